@@ -1,0 +1,52 @@
+"""Background removal by projection onto the fields of sources outside the mask."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from k2chi.data import Field
+from k2chi.ops.box import box_around
+from k2chi.ops.dipole import dipole_kernel
+from k2chi.ops.fourier import convolution
+from k2chi.solve.cg import cg
+
+
+@dataclass(frozen=True)
+class PDF:
+    """Explain as much of the field as possible by sources outside the mask, and keep what is left.
+
+    min over χ outside M of ‖w (f − Dχ)‖², f_local = f − Dχ, by conjugate gradients stopped early.
+    Liu et al. 2011, NMR Biomed 24:1129, doi:10.1002/nbm.1670.
+    Keeps the whole mask. Sources near the mask's edge are partly taken for background. Two pairs of
+    transforms an iteration.
+    """
+
+    iterations: int = 50
+    """Upper limit; more: more background is removed, and more of the local field near the edge."""
+    tolerance: float = 1e-3
+    """Stop at this residual relative to the data."""
+    margin_mm: float = 40.0
+    """Room for sources around the mask [mm]."""
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1 or self.margin_mm <= 0:
+            raise ValueError("PDF needs at least one iteration and a positive margin")
+
+    def __call__(self, total: Field) -> Field:
+        """The local field over the whole mask."""
+        box = box_around(total.mask, margin=int(self.margin_mm / min(total.grid.voxel_mm)))
+        grid = box.grid(total.grid)
+        d = convolution(dipole_kernel(grid, grid.shape).to(total.ppm.device), grid.shape, grid.shape)
+        f = box.take(torch.where(total.mask, total.ppm, torch.zeros_like(total.ppm)))
+        mask, w2 = box.take(total.mask), box.take(total.weight * total.mask).square()
+        outside = (~mask).to(f.dtype)
+        chi = cg(
+            lambda x: outside * d.H(w2 * d(x)),
+            outside * d.H(w2 * f),
+            iterations=self.iterations,
+            tolerance=self.tolerance,
+            what="PDF",
+        )
+        local = box.put((f - d(chi)) * mask, total.grid.shape)
+        support = total.mask if total.support is None else total.support
+        return replace(total, ppm=local, support=support, local=True)

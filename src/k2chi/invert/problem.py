@@ -1,0 +1,71 @@
+"""What every dipole inversion starts from: a box around the mask, its field, weights, support and kernel."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from k2chi.data import Chi, Field, Grid
+from k2chi.ops.box import Box, box_around
+from k2chi.ops.dipole import dipole_kernel
+from k2chi.ops.fourier import SPACE, convolution
+from k2chi.ops.linear import Linear
+
+PAD = 1.25
+"""Size of the box relative to the mask: sources at one side must not meet their wrapped field."""
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A local field in a box with a fast size; `answer` lays χ back into the scan's grid."""
+
+    field: Field
+    box: Box
+    grid: Grid
+    ppm: Float[Tensor, "x y z"]
+    """Masked field [ppm]."""
+    weight: Float[Tensor, "x y z"]
+    """Weight in [0, 1], zero outside the mask."""
+    support: Bool[Tensor, "x y z"]
+    """Where χ may differ from zero: the un-eroded mask."""
+    kernel: Float[Tensor, "x y h"]
+    """D on the half spectrum."""
+
+    @property
+    def d(self) -> Linear:
+        """The dipole operator on the box."""
+        return convolution(self.kernel, self.grid.shape, self.grid.shape)
+
+    def spectrum(self, x: Float[Tensor, "*batch x y z"]) -> Tensor:
+        k: Tensor = torch.fft.rfftn(x, dim=SPACE)
+        return k
+
+    def volume(self, k: Tensor) -> Float[Tensor, "*batch x y z"]:
+        x: Tensor = torch.fft.irfftn(k, s=self.grid.shape, dim=SPACE)
+        return x
+
+    def answer(self, chi_ppm: Float[Tensor, "x y z"], updates: tuple[float, ...] = ()) -> Chi:
+        """χ in the scan's grid, zero outside the field's support."""
+        support = self.field.mask if self.field.support is None else self.field.support
+        full = self.box.put(chi_ppm, self.field.grid.shape)
+        return Chi(full * support, support, self.field.grid, updates=updates)
+
+
+def problem(local: Field) -> Problem:
+    """Crop to the support, pad to a fast size."""
+    support = local.mask if local.support is None else local.support
+    box = box_around(support, PAD)
+    grid = box.grid(local.grid)
+    kernel = dipole_kernel(grid, grid.shape).to(local.ppm.device)
+    inside = replace(local, mask=local.mask & torch.isfinite(local.ppm))
+    ppm = torch.where(inside.mask, local.ppm, torch.zeros_like(local.ppm))
+    return Problem(
+        field=inside,
+        box=box,
+        grid=grid,
+        ppm=box.take(ppm),
+        weight=box.take(local.weight * inside.mask),
+        support=box.take(support),
+        kernel=kernel,
+    )

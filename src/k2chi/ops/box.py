@@ -1,0 +1,57 @@
+"""Work on a box around the mask: less to compute, and an array size that transforms fast."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Shaped
+from torch import Tensor
+
+from k2chi.data import Grid, Size
+from k2chi.ops.fourier import fast_size
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box of voxels; it may reach beyond the array, where there are zeros."""
+
+    start: Size
+    shape: Size
+
+    def take(self, x: Shaped[Tensor, "*batch x y z"]) -> Shaped[Tensor, "*batch X Y Z"]:
+        """The voxels in the box."""
+        out = x.new_zeros((*x.shape[:-3], *self.shape))
+        inner, outer = self._overlap(x)
+        out[(..., *inner)] = x[(..., *outer)]
+        return out
+
+    def put(self, y: Shaped[Tensor, "*batch X Y Z"], shape: Size) -> Shaped[Tensor, "*batch x y z"]:
+        """The box laid back into an array of `shape`, zeros elsewhere."""
+        out = y.new_zeros((*y.shape[:-3], *shape))
+        inner, outer = self._overlap(out)
+        out[(..., *outer)] = y[(..., *inner)]
+        return out
+
+    def grid(self, grid: Grid) -> Grid:
+        """Where the box lies."""
+        return grid.window(self.start, self.shape)
+
+    def _overlap(self, x: Tensor) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+        inner, outer = [], []
+        for a, n, size in zip(self.start, self.shape, x.shape[-3:], strict=True):
+            low, high = max(a, 0), min(a + n, size)
+            outer.append(slice(low, high))
+            inner.append(slice(low - a, high - a))
+        return tuple(inner), tuple(outer)
+
+
+def box_around(mask: Bool[Tensor, "x y z"], factor: float = 1.0, margin: int = 0) -> Box:
+    """The mask's bounding box, `factor` times as large and with `margin` voxels on each side, at a fast size."""
+    start, shape = [], []
+    for axis in range(3):
+        others = [a for a in range(3) if a != axis]
+        hit = torch.nonzero(mask.any(others[1]).any(others[0])).flatten()
+        low, high = int(hit[0]), int(hit[-1]) + 1
+        size = fast_size(max(int(-(-(high - low) * factor // 1)), high - low + 2 * margin))
+        start.append((low + high - size) // 2)
+        shape.append(size)
+    return Box((start[0], start[1], start[2]), (shape[0], shape[1], shape[2]))

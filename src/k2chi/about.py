@@ -1,0 +1,113 @@
+"""What a method says of itself: sentence, citations and settings, read from its source once."""
+
+import ast
+import dataclasses
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+from k2chi.config import describe, members, plain, settings_hints, to_table
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a method, as help pages show it."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+
+
+@dataclass(frozen=True)
+class About:
+    """What there is to know about a method before using it."""
+
+    stage: str
+    name: str
+    sentence: str
+    citations: tuple[str, ...]
+    settings: tuple[Setting, ...]
+
+
+@cache
+def field_docs(cls: type) -> dict[str, str]:
+    """The sentence under each field."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    except (OSError, TypeError):  # no source: frozen application or interactive session
+        return {}
+    docs: dict[str, str] = {}
+    body = getattr(tree, "body", [])
+    for node, after in pairwise(body):
+        if (
+            isinstance(node, ast.AnnAssign)
+            and isinstance(node.target, ast.Name)
+            and isinstance(after, ast.Expr)
+        ):
+            text = getattr(after.value, "value", None)
+            if isinstance(text, str):
+                docs[node.target.id] = " ".join(text.split())
+    return docs
+
+
+def sentence(cls: type) -> str:
+    """The first sentence of a method's docstring."""
+    first = " ".join((inspect.getdoc(cls) or cls.__name__).split("\n\n")[0].split())
+    return re.split(r"(?<=[^.\s]{2}[.])\s", first)[0]
+
+
+CITATION = re.compile(
+    r"([A-Z][\w’'-]+(?:(?:, | & | and )[A-Z][\w’'-]+)*(?: et al\.)?),? \(?((?:19|20)\d\d)\)?,? "
+    r"([^;]{3,60}?),? doi:\s?(10\.\S*\w)"
+)
+
+
+def citations(cls: type) -> tuple[str, ...]:
+    """Each source that a method's docstring names as authors, year, journal and DOI."""
+    text = " ".join((inspect.getdoc(cls) or "").split())
+    return tuple(
+        f"{who} ({year}). {where.rstrip(',')}. https://doi.org/{doi}"
+        for who, year, where, doi in CITATION.findall(text)
+    )
+
+
+def about(cls: type, stage: str = "") -> About:
+    """A method's sentence, citations and settings."""
+    docs = field_docs(cls)
+    rows = []
+    for f in dataclasses.fields(cls):
+        default = f.default
+        if default is dataclasses.MISSING:
+            default = f.default_factory() if f.default_factory is not dataclasses.MISSING else None
+        hint = settings_hints(cls).get(f.name)
+        if hint is not None:
+            rows.append(Setting(f.name, describe(hint), plain(default), docs.get(f.name, "")))
+    return About(stage, cls.__name__, sentence(cls), citations(cls), tuple(rows))
+
+
+def methods(kind: type) -> Iterator[About]:
+    """Every method that a stage of `kind` may take, stage by stage."""
+    for stage, hint in settings_hints(kind).items():
+        for member in members(hint):
+            if dataclasses.is_dataclass(member):
+                yield about(member, stage)  # type: ignore[arg-type]
+
+
+def used(method: Any) -> Iterator[tuple[str, Any]]:
+    """Stage and method of each stage that a pipeline uses."""
+    for f in dataclasses.fields(method):
+        value = getattr(method, f.name)
+        if dataclasses.is_dataclass(value):
+            yield f.name, value
+
+
+def differences(method: Any) -> dict[str, Any]:
+    """Settings of a method that are not the default."""
+    defaults = {s.name: s.default for s in about(type(method)).settings}
+    return {k: v for k, v in to_table(method).items() if k != "method" and v != defaults[k]}

@@ -1,7 +1,7 @@
 """Susceptibility to field: convolution with the unit dipole, for any voxel size and B0 direction."""
 
 from functools import lru_cache
-from itertools import product
+from itertools import combinations
 from math import pi
 from typing import Literal
 
@@ -16,24 +16,24 @@ from k2chi.ops.linear import Linear
 Kernel = Literal["continuous", "green", "discrete"]
 
 
-def _frequencies(shape: Size, voxel_mm: Vector, sign: int = 1) -> list[Tensor]:
-    """Cycles per mm on the half spectrum, as broadcastable axes; `sign` −1 gives those of −k."""
+def _frequencies(shape: Size, voxel_mm: Vector) -> list[Tensor]:
+    """Cycles per mm on the half spectrum, as broadcastable axes."""
     axes = [torch.fft.fftfreq(n, d=v, dtype=torch.float64) for n, v in zip(shape, voxel_mm, strict=True)]
-    if sign < 0:  # −k modulo n: the Nyquist frequency stays where it is
-        axes = [torch.roll(a.flip(0), 1) for a in axes]
     axes[2] = axes[2][: shape[2] // 2 + 1]
     return [a.reshape([-1 if i == j else 1 for j in range(3)]) for i, a in enumerate(axes)]
 
 
 def _continuous(shape: Size, voxel_mm: Vector, b: Vector) -> Tensor:
-    def one(sign: int) -> Tensor:
-        k = _frequencies(shape, voxel_mm, sign)
-        k2 = sum((c.square() for c in k), torch.zeros(1, dtype=torch.float64))
-        along = sum((c * d for c, d in zip(k, b, strict=True)), torch.zeros(1, dtype=torch.float64))
-        return 1 / 3 - along.square() / torch.where(k2 == 0, torch.inf, k2)
-
-    # On a tilted grid of even size the kernel is not even at the Nyquist planes; average k and −k.
-    kernel = one(1) if max(abs(c) for c in b) > 1 - 1e-9 else (one(1) + one(-1)) / 2
+    k = _frequencies(shape, voxel_mm)
+    k2 = sum((c.square() for c in k), torch.zeros(1, dtype=torch.float64))
+    along = sum((c.square() * d**2 for c, d in zip(k, b, strict=True)), torch.zeros(1, dtype=torch.float64))
+    # Products of two components change sign with either. At Nyquist an even axis has both signs in one
+    # place, so they cancel; keeping one sign would make half and full spectra disagree on tilted grids.
+    odd = [c.where(c.abs() < 0.4999 / v, 0) for c, v in zip(k, voxel_mm, strict=True)]
+    for i, j in combinations(range(3), 2):
+        if b[i] * b[j]:
+            along = along + 2 * b[i] * b[j] * odd[i] * odd[j]
+    kernel = 1 / 3 - along / torch.where(k2 == 0, torch.inf, k2)
     kernel[0, 0, 0] = 0
     return kernel
 
@@ -54,29 +54,35 @@ def _green(shape: Size, voxel_mm: Vector, b: Vector) -> Tensor:
     """Field at each voxel's centre of a source that fills one voxel (Jenkinson 2004).
 
     The integral of ∂i∂j (1/4πr) over a box is a signed sum over its corners: −atan(yz/xr) for i = j = x,
-    log(z + r) for i, j = x, y. Corners lie half a voxel off every centre, so nothing divides by zero.
+    log(z + r) for i, j = x, y. Neighbours share corners, so the sum is a difference along each axis.
+    Corners lie half a voxel off every centre, so nothing divides by zero.
     """
-    axes = [
-        torch.fft.fftfreq(n, d=1.0 / (n * v), dtype=torch.float64)
-        for n, v in zip(shape, voxel_mm, strict=True)
-    ]
-    tensor = torch.zeros(shape, dtype=torch.float64)
-    for corner in product((-0.5, 0.5), repeat=3):
-        sign = 8 * corner[0] * corner[1] * corner[2]
-        x, y, z = (
-            (a + c * v).reshape([-1 if i == j else 1 for j in range(3)])
-            for i, (a, c, v) in enumerate(zip(axes, corner, voxel_mm, strict=True))
+    x, y, z = (
+        ((torch.arange(n + 1, dtype=torch.float64) - n // 2 - 0.5) * v).reshape(
+            [-1 if i == j else 1 for j in range(3)]
         )
-        r = (x.square() + y.square() + z.square()).sqrt()
-        for i, ratio in enumerate((y * z / (x * r), x * z / (y * r), x * y / (z * r))):
-            if b[i]:
-                tensor -= sign * b[i] ** 2 * torch.atan(ratio)
-        for i, j, rest in ((0, 1, z), (0, 2, y), (1, 2, x)):
-            if b[i] * b[j]:
-                tensor += sign * 2 * b[i] * b[j] * torch.log(rest + r)
-    tensor /= 4 * pi
+        for i, (n, v) in enumerate(zip(shape, voxel_mm, strict=True))
+    )
+    r = (x.square() + y.square() + z.square()).sqrt()
+
+    def over_voxel(corners: Tensor) -> Tensor:
+        return corners.diff(dim=0).diff(dim=1).diff(dim=2)
+
+    tensor = torch.zeros(shape, dtype=torch.float64)
+    for i, (above, below) in enumerate(((y * z, x), (x * z, y), (x * y, z))):
+        if b[i]:
+            tensor -= b[i] ** 2 * over_voxel(torch.atan(above / (below * r)))
+    for i, j, rest in ((0, 1, z), (0, 2, y), (1, 2, x)):
+        if b[i] * b[j]:
+            cross = 2 * b[i] * b[j] * over_voxel(torch.log(rest + r))
+            # Half the array away, +n/2 and −n/2 lie in one place, and their opposite values cancel.
+            for axis in (i, j):
+                if shape[axis] % 2 == 0:
+                    cross.select(axis, 0).zero_()
+            tensor += cross
+    tensor = torch.fft.ifftshift(tensor) / (4 * pi)
     tensor[0, 0, 0] += 1 / 3  # the Lorentz sphere: a cube has no field of its own
-    kernel: Tensor = torch.fft.rfftn(tensor).real  # real: averaged over k and −k
+    kernel: Tensor = torch.fft.rfftn(tensor).real
     kernel[0, 0, 0] = 0
     return kernel
 

@@ -1,0 +1,43 @@
+"""Echoes to total field: each stage is a choice of methods, called on data.
+
+Order: `Offsets`, `Masking`, `Unwrapping`, `Combination`; `R2Star` on the side.
+"""
+
+from k2chi.field.fit import ComplexFit, WeightedFit
+from k2chi.field.laplacian import LaplacianUnwrap
+from k2chi.field.mask import BrainMask, GivenMask, MagnitudeMask, PhaseQualityMask
+from k2chi.field.offsets import MCPC3DS, KeepOffset
+from k2chi.field.r2star import ARLO, LogLinear
+from k2chi.field.romeo import ROMEO, quality_map
+
+Offsets = MCPC3DS | KeepOffset
+"""Echoes → Echoes: what to do about phase at TE = 0."""
+Masking = BrainMask | PhaseQualityMask | MagnitudeMask | GivenMask
+"""Echoes → Echoes with a mask."""
+Unwrapping = ROMEO | LaplacianUnwrap
+"""Echoes → Echoes with unwrapped phase."""
+Combination = WeightedFit | ComplexFit
+"""Echoes → total Field."""
+R2Star = LogLinear | ARLO
+"""Echoes → R2* [1/s]."""
+
+__all__ = [
+    "ARLO",
+    "MCPC3DS",
+    "ROMEO",
+    "BrainMask",
+    "Combination",
+    "ComplexFit",
+    "GivenMask",
+    "KeepOffset",
+    "LaplacianUnwrap",
+    "LogLinear",
+    "MagnitudeMask",
+    "Masking",
+    "Offsets",
+    "PhaseQualityMask",
+    "R2Star",
+    "Unwrapping",
+    "WeightedFit",
+    "quality_map",
+]

@@ -44,9 +44,10 @@ class Pipeline:
     reference: Reference = MaskMean()
     """Sets the zero of the map."""
 
-    def __call__(self, data: Echoes | Field, until: Stage = "chi") -> Maps:
-        """Run from wherever `data` stands (echoes, total field, local field) to `until`."""
-        seconds: dict[str, float] = {}
+    def __call__(self, data: Echoes | Field | Maps, until: Stage = "chi") -> Maps:
+        """Run from wherever `data` stands (echoes, total field, local field, an earlier run) to `until`."""
+        begun = data if isinstance(data, Maps) else None
+        seconds = dict(begun.seconds) if begun else {}
 
         def timed(stage: str, method: Callable[..., T], *given: object) -> T:
             start = perf_counter()
@@ -56,13 +57,18 @@ class Pipeline:
 
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            maps = self._from_echoes(data, until, timed) if isinstance(data, Echoes) else _from_field(data)
+            if isinstance(data, Maps):
+                maps = data
+            else:
+                maps = (
+                    self._from_echoes(data, until, timed) if isinstance(data, Echoes) else _from_field(data)
+                )
             if maps.total is not None and maps.local is None and until in ("local", "chi"):
                 maps = replace(maps, local=timed("background", self.background, maps.total))
             if maps.local is not None and until == "chi":
                 chi: Chi = timed("invert", self.invert, maps.local)
                 maps = replace(maps, chi=timed("reference", self.reference, chi, maps.r2star_per_s))
-        told = tuple(dict.fromkeys(str(w.message) for w in caught))
+        told = tuple(dict.fromkeys([*(begun.warnings if begun else ()), *(str(w.message) for w in caught)]))
         return replace(maps, seconds=seconds, warnings=told)
 
     def _from_echoes(self, echoes: Echoes, until: Stage, timed: Callable[..., T]) -> Maps:

@@ -71,8 +71,8 @@ class CSF:
         region = self.region(chi.mask, r2star_per_s, chi.grid)
         if region is None:
             warnings.warn(
-                f"no ventricle of {self.least_mm3:g} mm³ with R2* below {self.r2star_below_per_s:g}/s was found "
-                "near the mask's centre: the map is relative to the mask mean instead of CSF",
+                f"no ventricle of {self.least_mm3:g} mm³ with R2* below {self.r2star_below_per_s:g}/s was "
+                "found near the mask's centre: the map is relative to the mask mean instead of CSF",
                 stacklevel=2,
             )
             return MaskMean()(chi)

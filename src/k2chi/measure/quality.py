@@ -1,0 +1,244 @@
+"""How far a map is from the truth: the error measures of the QSM challenges, in one table.
+
+Every measure looks at the whole mask of the truth, and both maps are set to zero outside it. A voxel that
+a method eroded away, or that is not finite, counts as zero: giving up the rim is not free. A constant
+offset is no error (the dipole cannot see it) for those measures that say "demeaned".
+"""
+
+from math import inf, isfinite, log10, nan
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+from torch.nn.functional import max_pool3d
+
+Volume = Float[Tensor, "x y z"]
+Mask = Bool[Tensor, "x y z"]
+Labels = Shaped[Tensor, "x y z"]
+
+DEEP_GREY = (1, 2, 3, 4, 5, 6)
+"""Caudate, pallidum, putamen, red nucleus, dentate, substantia nigra with the nucleus below it."""
+TISSUE = (7, 8, 9)
+"""Thalamus, white matter, grey matter."""
+BLOOD = 11
+
+
+def quality(chi: Volume, truth: Volume, mask: Mask, labels: Labels | None = None) -> dict[str, float]:
+    """All measures of `chi` against `truth` (both ppm) over `mask`, the truth's own mask.
+
+    With `labels` in the challenge's numbering also the detrended errors of tissue, blood (one voxel around
+    it included) and deep grey matter, and the slope of the deep nuclei. A measure that is not defined, such
+    as the error of a region that is not there, is nan.
+    """
+    a, t = (torch.where(mask & m.isfinite(), m, torch.zeros_like(m)) for m in (chi, truth))
+    width = span(t, mask)
+    out = {
+        "nrmse": nrmse(a, t, mask),
+        "nrmse_detrend": nrmse_detrend(a, t, mask),
+        "correlation": correlation(a, t, mask),
+        "rmse_ppb": rmse_ppb(a, t, mask),
+        "mae_ppb": mae_ppb(a, t, mask),
+        "xsim": xsim(a, t, mask),
+        "xsim_uniform": xsim_uniform(a, t, mask),
+        "ssim": ssim(a, t, mask, width),
+        "psnr_db": psnr_db(a, t, mask, width),
+        "range_ppm": width,
+        "hfen": hfen(a, t, mask),
+        "coverage": float((a[mask] != 0).double().mean()) if mask.any() else nan,
+    }
+    if labels is not None:
+        slope = region_slope(a, t, mask, labels, DEEP_GREY)
+        out |= {
+            "nrmse_tissue": nrmse_detrend(a, t, mask & among(labels, TISSUE)),
+            "nrmse_blood": nrmse_detrend(a, t, mask & dilate(mask & (labels == BLOOD))),
+            "nrmse_dgm": nrmse_detrend(a, t, mask & among(labels, DEEP_GREY)),
+            "dgm_slope": slope,
+            "dgm_deviation": abs(1 - slope),
+        }
+    return out
+
+
+# ---- voxel by voxel
+
+
+def _demeaned(a: Volume, t: Volume, mask: Mask) -> tuple[Tensor, Tensor]:
+    x, y = a[mask].double(), t[mask].double()
+    return x - x.mean(), y - y.mean()
+
+
+def nrmse(a: Volume, t: Volume, mask: Mask) -> float:
+    """100 ‖a − t‖ / ‖t‖ [%], both demeaned in the mask: the challenge's main score."""
+    x, y = _demeaned(a, t, mask)
+    return _ratio(100 * float((x - y).norm()), float(y.norm()))
+
+
+def nrmse_detrend(a: Volume, t: Volume, mask: Mask) -> float:
+    """The same after dividing a by its slope on t [%]: 100 √(1/ρ² − 1). Can exceed `nrmse`; inf at ρ = 0.
+
+    Bilgic et al. 2021, Magn Reson Med 86:1241, doi:10.1002/mrm.28754. Regressing the other way round would
+    give 100 √(1 − ρ²), which never exceeds 100 and is not what the challenge reports.
+    """
+    x, y = _demeaned(a, t, mask)
+    slope = _ratio(float(x @ y), float(y @ y))
+    if slope == 0:
+        return inf
+    return _ratio(100 * float((x / slope - y).norm()), float(y.norm()))
+
+
+def correlation(a: Volume, t: Volume, mask: Mask) -> float:
+    """Pearson's ρ in the mask."""
+    x, y = _demeaned(a, t, mask)
+    return _ratio(float(x @ y), float(x.norm() * y.norm()))
+
+
+def rmse_ppb(a: Volume, t: Volume, mask: Mask) -> float:
+    """Root mean square difference [ppb], both demeaned."""
+    x, y = _demeaned(a, t, mask)
+    return 1e3 * float((x - y).square().mean().sqrt())
+
+
+def mae_ppb(a: Volume, t: Volume, mask: Mask) -> float:
+    """Mean absolute difference [ppb], both demeaned."""
+    x, y = _demeaned(a, t, mask)
+    return 1e3 * float((x - y).abs().mean())
+
+
+def span(t: Volume, mask: Mask) -> float:
+    """Largest minus smallest value of t in the mask [ppm]: the range that `ssim` and `psnr_db` refer to."""
+    return float(t[mask].max() - t[mask].min()) if mask.any() else nan
+
+
+def psnr_db(a: Volume, t: Volume, mask: Mask, range_ppm: float) -> float:
+    """20 log₁₀(range / rms difference) [dB], both demeaned. Means nothing without the range it refers to."""
+    rms = rmse_ppb(a, t, mask) / 1e3
+    return 20 * log10(range_ppm / rms) if rms > 0 and range_ppm > 0 else (inf if rms == 0 else nan)
+
+
+def _ratio(above: float, below: float) -> float:
+    return above / below if below > 0 and isfinite(above) else nan
+
+
+# ---- neighbourhoods
+
+
+def xsim(a: Volume, t: Volume, mask: Mask) -> float:
+    """Structural similarity tuned for χ in ppm: range 1 ppm, K = (0.01, 0.001), Gaussian σ 1.5 in 7³.
+
+    Milovic et al. 2025, Magn Reson Med 93:411, doi:10.1002/mrm.30271. Sees an offset between the maps, so
+    give both the same reference.
+    """
+    return similarity(a, t, mask, _gaussian(3), 1.0, (0.01, 0.001))
+
+
+def xsim_uniform(a: Volume, t: Volume, mask: Mask) -> float:
+    """XSIM as the public leaderboard (QSM-CI) computes it, with a flat 5³ window: not the same number."""
+    return similarity(a, t, mask, torch.full((5,), 0.2, dtype=torch.float64), 1.0, (0.01, 0.001))
+
+
+def ssim(a: Volume, t: Volume, mask: Mask, range_ppm: float) -> float:
+    """Structural similarity in 3D, K = (0.01, 0.03), Gaussian σ 1.5 in 11³, for the given range [ppm].
+
+    Wang et al. 2004, IEEE Trans Image Process 13:600, doi:10.1109/TIP.2003.819861. The wider the range, the
+    higher the value: one calcification can lift it, which is why XSIM fixes the range.
+    """
+    return similarity(a, t, mask, _gaussian(5), range_ppm, (0.01, 0.03))
+
+
+def similarity(
+    a: Volume, t: Volume, mask: Mask, weights: Float[Tensor, " n"], range_ppm: float, k: tuple[float, float]
+) -> float:
+    """Mean over the mask of  (2μaμt + c1)(2σat + c2) / ((μa² + μt² + c1)(σa² + σt² + c2)),  c = (k · range)².
+
+    `weights` is the window along each axis. Beyond the array's edge a window is cut, not filled.
+    """
+    if not mask.any() or not range_ppm > 0:
+        return nan
+    c1, c2 = ((f * range_ppm) ** 2 for f in k)
+    x, y, inside = _crop(a, t, mask, len(weights) // 2)
+
+    def mean(v: Tensor) -> Tensor:
+        for axis in range(3):
+            v = _along(v, axis, weights)
+            whole = torch.ones(x.shape[axis], dtype=x.dtype, device=x.device)
+            v /= _along(whole, 0, weights).reshape([-1 if i == axis else 1 for i in range(3)])
+        return v
+
+    mx, my = mean(x), mean(y)
+    above = 2 * (mean(x * y) - mx * my) + c2
+    below = mean(x * x + y * y) - mx * mx - my * my + c2
+    above *= 2 * mx * my + c1
+    below *= mx * mx + my * my + c1
+    return float((above[inside] / below[inside]).mean())
+
+
+def hfen(a: Volume, t: Volume, mask: Mask, sigma: float = 1.5) -> float:
+    """High-frequency error norm [%]: 100 ‖L(a − t)‖ / ‖L t‖ in the mask, L the Laplacian of a Gaussian.
+
+    Langkammer et al. 2018, Magn Reson Med 79:1661, doi:10.1002/mrm.26830. `sigma` is in voxels. Both maps
+    are zero outside the mask before they are filtered, or bone and air in the truth would dominate.
+    """
+    if not mask.any():
+        return nan
+    radius = int(5 * sigma + 0.5)
+    g = _gaussian(radius, sigma)
+    steps = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    curved = g * (steps.square() / sigma**4 - 1 / sigma**2)
+    x, y, inside = _crop(a, t, mask, radius)
+
+    def norm(v: Tensor) -> float:
+        smooth, bent = _along(v, 0, g), _along(v, 0, curved)
+        smooth, bent = _along(smooth, 1, g), _along(bent, 1, g).add_(_along(smooth, 1, curved))
+        return float(_along(bent, 2, g).add_(_along(smooth, 2, curved))[inside].norm())
+
+    return _ratio(100 * norm(x - y), norm(y))
+
+
+def _gaussian(radius: int, sigma: float = 1.5) -> Tensor:
+    w = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / sigma).square())
+    return w / w.sum()
+
+
+def _crop(a: Volume, t: Volume, mask: Mask, margin: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The box around the mask with a margin, as far as the array goes; maps zero outside the mask, double."""
+    box = []
+    for axis in range(3):
+        found = mask.movedim(axis, 0).flatten(1).any(1).nonzero()
+        box.append(slice(max(int(found[0]) - margin, 0), int(found[-1]) + margin + 1))
+    at, inside = (box[0], box[1], box[2]), mask[box[0], box[1], box[2]]
+    return a[at].double() * inside, t[at].double() * inside, inside
+
+
+def _along(x: Tensor, axis: int, weights: Tensor) -> Tensor:
+    """Correlate with a window along one axis, zeros beyond the edge."""
+    radius, n = len(weights) // 2, x.shape[axis]
+    out = torch.zeros_like(x)
+    for i, w in enumerate(weights.tolist()):
+        shift = i - radius
+        length = n - abs(shift)
+        if length > 0:
+            source = x.narrow(axis, max(shift, 0), length)
+            out.narrow(axis, max(-shift, 0), length).add_(source, alpha=w)
+    return out
+
+
+# ---- regions
+
+
+def among(labels: Labels, wanted: tuple[int, ...]) -> Mask:
+    """Voxels whose label is one of `wanted`."""
+    return torch.isin(labels, torch.tensor(wanted, device=labels.device, dtype=labels.dtype))
+
+
+def dilate(mask: Mask) -> Mask:
+    """One voxel more in all 26 directions."""
+    return max_pool3d(mask[None, None].float(), 3, stride=1, padding=1)[0, 0] > 0
+
+
+def region_slope(a: Volume, t: Volume, mask: Mask, labels: Labels, wanted: tuple[int, ...]) -> float:
+    """Slope of a's region means on those of t: 1 is right, less is underestimated; nan below two regions."""
+    regions = [r for r in (mask & (labels == n) for n in wanted) if r.any()]
+    if len(regions) < 2:
+        return nan
+    x, y = (torch.stack([m[r].double().mean() for r in regions]) for m in (a, t))
+    x, y = x - x.mean(), y - y.mean()
+    return _ratio(float(x @ y), float(y @ y))

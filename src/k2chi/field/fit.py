@@ -168,10 +168,15 @@ def _field(
     ppm = omega / rad_per_ppm * known
     holes = mask & ~valid
     if holes.any():
-        near = 2 * max(echoes.grid.voxel_mm)
-        share = gaussian(weight, near, echoes.grid.voxel_mm)
-        around = gaussian(ppm * weight, near, echoes.grid.voxel_mm) / share.clamp_min(1e-6)
-        ppm = torch.where(holes, around, ppm)
         noise = torch.where(holes, noise.max(), noise)
+        seen = ppm * weight
+        for voxels in (1, 2, 4, 8, 16, 32):  # from as near as there is something to see
+            near = voxels * max(echoes.grid.voxel_mm)
+            share = gaussian(weight, near, echoes.grid.voxel_mm)
+            around = gaussian(seen, near, echoes.grid.voxel_mm) / share.clamp_min(1e-6)
+            ppm = torch.where(holes & (share > 0.02), around, ppm)
+            holes = holes & (share <= 0.02)
+            if not holes.any():
+                break
     magnitude = power.sum(0).sqrt()
     return Field(ppm, mask, echoes.grid, scan, weight, noise, magnitude=magnitude)

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-Array = np.ndarray[Any, Any]
+Array = NDArray[Any]
 
 OUTSIDE = 255
 """Edges not wholly inside the mask cost this much more, and so queue behind all others."""

@@ -24,7 +24,8 @@ def noise_std(signal: Complex[Tensor, "echo x y z"]) -> float:
         d = blocks[:, 0] - blocks[:, 1]
         d = d[:, :, 0] - d[:, :, 1]
         d = (d[:, :, :, 0] - d[:, :, :, 1])[full]
-        size = size[full]
+        # Judged by the blocks beside it: its own brightness would choose blocks by their noise.
+        size = (size.roll(1, 0) + size.roll(-1, 0))[full]
         if len(size):
             d = d[size <= size.median()] if len(size) > 64 else d
             found.append(float(d.abs().median()) / 0.67449 / 8**0.5)

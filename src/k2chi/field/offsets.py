@@ -1,9 +1,11 @@
 """What to do about the phase that is there at TE = 0."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import tau
 
 import torch
+import torch.nn.functional as functional
 from jaxtyping import Complex, Float
 from torch import Tensor
 
@@ -28,14 +30,13 @@ class MCPC3DS:
 
     The Hermitian inner product of echoes 1 and 2 carries the phase gained between them; unwrapped in space
     and scaled by TE₁/(TE₂ − TE₁) it predicts that of echo 1 without offset: φ₀ = φ₁ − φ_gain. The offset is
-    smoothed as a phasor, twice: what the first pass leaves is smoothed again and added, which keeps the
-    slope of the offset at the edge of the head. A whole turn in the gain changes offset and field by a
-    constant only.
+    smoothed as a phasor, in a way that keeps its slope at the edge of the head (`smooth_phase`). A whole turn
+    in the gain changes offset and field by a constant only.
 
     Eckstein et al. 2018, Magn Reson Med 79:2996, doi:10.1002/mrm.26963; echoes here are combined over coils.
     Bipolar read-out, three echoes or more: echoes 2, 4, … carry an extra smooth phase d, which the offset
-    takes in too; φ₁ + φ₃ − kφ₂ with k = (TE₁ + TE₃)/TE₂ shows it, and it is removed as a ramp along each
-    axis (Li et al. 2015, MAGMA 28:347, doi:10.1007/s10334-014-0466-1) and a smoothed rest. With two bipolar
+    takes in too; φ₁ + φ₃ − kφ₂ with k = (TE₁ + TE₃)/TE₂ shows it, and it is smoothed likewise (mostly a ramp
+    along the read-out: Li et al. 2015, MAGMA 28:347) and removed. With two bipolar
     echoes d cannot be told from the field and stays. One echo is returned unchanged. About 4 s at
     164×205×205 on two cores.
     """
@@ -59,8 +60,8 @@ class MCPC3DS:
         strength = product.abs().sqrt()
         gain = unwrap_in_space(product.angle(), strength, echoes.mask)
         apart = torch.polar(s[0].abs(), s[0].angle() - m * gain) * strength
-        offset = smooth_phasor(apart, self.sigma_mm, voxel)
-        signal = echoes.signal * offset.conj()
+        offset = smooth_phase(apart, self.sigma_mm, voxel)
+        signal = echoes.signal * torch.polar(torch.ones_like(offset), -offset)
         if echoes.scan.bipolar and len(te) >= 3:
             extra = _odd_even(signal[:3], te, self.sigma_mm, voxel)
             for k in track(len(te), "bipolar correction"):
@@ -69,11 +70,57 @@ class MCPC3DS:
         return replace(echoes, signal=signal)
 
 
-def smooth_phasor(x: Complex[Tensor, "x y z"], sigma_mm: float, voxel_mm: Vector) -> Complex[Tensor, "x y z"]:
-    """Unit phasor of `x` smoothed by a Gaussian, plus the smoothed remainder; magnitude is the weight."""
-    first = _unit(gaussian(x, sigma_mm, voxel_mm))
-    rest = _unit(gaussian(x * first.conj(), sigma_mm, voxel_mm))
-    return first * rest
+def smooth_phase(x: Complex[Tensor, "x y z"], sigma_mm: float, voxel_mm: Vector) -> Float[Tensor, "x y z"]:
+    """The smooth phase [rad] underneath `x`, whose magnitude is its weight.
+
+    Smoothing a slope drags it inwards at the edge of the head, and smoothing a bowl lifts it. So a quadratic
+    is fitted and taken off first, the rest is smoothed as a phasor, and so is what that leaves. All of it on
+    blocks of a quarter of `sigma_mm`.
+    """
+    size = [max(1, round(sigma_mm / 4 / v)) for v in voxel_mm]
+    edge = (voxel_mm[0] * size[0], voxel_mm[1] * size[1], voxel_mm[2] * size[2])
+    blocks = _block_means(x, size)
+    rough = gaussian(blocks, sigma_mm / 2, edge)
+    bowl = unwrap_in_space(rough.angle(), rough.abs())
+    terms, fine = _quadratic(bowl.shape, size, x), _quadratic(x.shape, [1, 1, 1], x)
+    design = torch.stack([t.expand(bowl.shape).reshape(-1) for t in terms]).double()
+    weight = blocks.abs().reshape(-1).double()
+    gram = (design * weight) @ design.T + 1e-9 * weight.sum() * torch.eye(len(terms)).to(design)
+    coarse, smooth = torch.zeros_like(bowl), torch.zeros_like(x.real)
+    misses, rest = bowl, blocks
+    for _ in range(4):  # first to the smoothed phase, then to what that leaves of the phase itself
+        factors = torch.linalg.solve(gram, (design * weight) @ misses.reshape(-1).double())
+        for factor, c, f in zip(factors.tolist(), terms, fine, strict=True):
+            coarse += factor * c
+            smooth += factor * f
+        rest = blocks * torch.polar(torch.ones_like(coarse), -coarse)
+        misses = rest.angle()
+    first = _unit(gaussian(rest, sigma_mm, edge))
+    second = _unit(gaussian(rest * first.conj(), sigma_mm, edge))
+    parts = torch.view_as_real(first * second).movedim(-1, 0)[None]
+    full = [n * k for n, k in zip(bowl.shape, size, strict=True)]
+    real, imaginary = functional.interpolate(parts, size=full, mode="trilinear")[0]
+    nx, ny, nz = x.shape
+    return smooth + torch.atan2(imaginary, real)[:nx, :ny, :nz]
+
+
+def _block_means(x: Tensor, size: list[int]) -> Tensor:
+    """Means over blocks of `size` voxels; zeros beyond the end of the array."""
+    pad = [(-n) % k for n, k in zip(x.shape, size, strict=True)]
+    parts = torch.view_as_real(x).movedim(-1, 0)
+    parts = functional.pad(parts, (0, pad[2], 0, pad[1], 0, pad[0]))
+    mean = functional.avg_pool3d(parts[None], size)[0]
+    return torch.complex(mean[0], mean[1])
+
+
+def _quadratic(shape: Sequence[int], size: Sequence[int], like: Tensor) -> list[Tensor]:
+    """1, x, y, z and their products at the centres of blocks of `size` voxels, for broadcasting."""
+    axes = []
+    for a, (n, k) in enumerate(zip(shape, size, strict=True)):
+        at = (torch.arange(n, device=like.device, dtype=torch.float64) + 0.5) * k / 100
+        axes.append(at.to(like.real.dtype).reshape([-1 if a == j else 1 for j in range(3)]))
+    linear = [torch.ones_like(axes[0]), *axes]
+    return [*linear, *(axes[i] * axes[j] for i in range(3) for j in range(i, 3))]
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -91,18 +138,10 @@ def _odd_even(
     second = s[1].angle()
     if abs(k - round(k)) > 1e-3:  # whole turns of echo 2 matter only then
         second = unwrap_in_space(second, weight)
-    weight = torch.where(weight.isfinite(), weight, torch.zeros_like(weight))
-    phase = (s[0].angle() + s[2].angle() - k * second).nan_to_num()
-    shown = torch.polar(weight, phase)
-    ramp = torch.zeros_like(weight)
-    for axis in range(3):
-        n = shown.shape[axis]
-        slope = (shown.narrow(axis, 1, n - 1) * shown.narrow(axis, 0, n - 1).conj()).sum().angle()
-        at = torch.arange(n, device=weight.device, dtype=weight.dtype) - n // 2
-        ramp = ramp + slope * at.reshape([-1 if a == axis else 1 for a in range(3)])
-    rest = shown * torch.polar(torch.ones_like(ramp), -ramp)
-    middle = rest.sum().angle()
-    rest = smooth_phasor(rest * torch.polar(torch.ones_like(middle), -middle), sigma_mm, voxel_mm).angle()
-    # A whole turn in what is shown is a constant in the field: take the constant nearest to zero.
-    middle = middle - tau * torch.round(middle / tau)
-    return (ramp + middle + rest) / gain
+    phase = s[0].angle() + s[2].angle() - k * second
+    shown = torch.polar(weight.nan_to_num(0, 0, 0), phase.nan_to_num(0, 0, 0))
+    extra = smooth_phase(shown, sigma_mm, voxel_mm)
+    # A whole turn here is a constant in the field: take the one nearest to zero.
+    inside = weight.nan_to_num(0, 0, 0)
+    middle = float((extra * inside).sum() / inside.sum().clamp_min(torch.finfo(inside.dtype).tiny))
+    return (extra - tau * round(middle / tau)) / gain

@@ -20,7 +20,7 @@ class LogLinear:
     """
 
     def __call__(self, echoes: Echoes) -> Float[Tensor, "x y z"]:
-        """R2* [1/s], 0 where there is no signal, between 0 and one over the shortest echo spacing × 10."""
+        """R2* [1/s], 0 where there is no signal, at most 5 / (shortest echo spacing)."""
         te = echoes.scan.te_s
         _check("LogLinear", te, 2)
         size = _magnitude(echoes)
@@ -47,7 +47,7 @@ class ARLO:
     """
 
     def __call__(self, echoes: Echoes) -> Float[Tensor, "x y z"]:
-        """R2* [1/s], 0 where there is no signal, between 0 and one over the echo spacing × 10."""
+        """R2* [1/s], 0 where there is no signal, at most 5 / (echo spacing)."""
         te = echoes.scan.te_s
         _check("ARLO", te, 3)
         gaps = [b - a for a, b in pairwise(te)]
@@ -60,7 +60,8 @@ class ARLO:
         cross = (area * drop).sum(0)
         below = area.square().sum(0) + third * cross
         above = cross + third * drop.square().sum(0)
-        return _sensible(above / below.clamp_min(torch.finfo(y.dtype).tiny), y, te)
+        r2star = torch.where(below > 0, above / below, torch.zeros_like(above))
+        return _sensible(r2star, y, te)
 
 
 def _check(who: str, te: tuple[float, ...], least: int) -> None:
@@ -69,13 +70,14 @@ def _check(who: str, te: tuple[float, ...], least: int) -> None:
 
 
 def _magnitude(echoes: Echoes) -> Float[Tensor, "echo x y z"]:
+    """Magnitude, 0 in all echoes where one is not finite."""
     size: Tensor = echoes.signal.abs()
-    return torch.where(size.isfinite(), size, torch.zeros_like(size))
+    return torch.where(size.isfinite().all(0), size, torch.zeros_like(size))
 
 
 def _sensible(
     r2star: Float[Tensor, "x y z"], size: Float[Tensor, "echo x y z"], te: tuple[float, ...]
 ) -> Float[Tensor, "x y z"]:
-    """Zero without signal; never negative; never so fast that one spacing takes the signal to e⁻¹⁰."""
-    fastest = 10 / min(b - a for a, b in pairwise(te))
+    """Zero without signal; never negative; never so fast that one spacing takes the signal to e⁻⁵."""
+    fastest = 5 / min(b - a for a, b in pairwise(te))
     return torch.where(size[0] > 0, r2star.clamp(0, fastest), torch.zeros_like(r2star))

@@ -74,7 +74,8 @@ class ROMEO:
                 if self.regrow_above:
                     sure = np.abs(out[k] - guess) <= self.regrow_above * tau / 2
                     out[k] = _in_space(phase, _costs(echoes, k, usable), usable, inside, sure, out[k])
-            weight = np.square(magnitude) * usable
+            out[k][~usable] = 0
+            weight = np.where(usable, np.square(magnitude), 0)
             ahead += weight * out[k] * te[k]
             power += weight * te[k] ** 2
         return replace(echoes, unwrapped_rad=torch.from_numpy(out).to(echoes.signal.device))

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
 from k2chi.data import Echoes, Vector
 
-Array = np.ndarray[Any, Any]
+Array = NDArray[Any]
 
 
 def largest_part(mask: Array) -> Array:

@@ -1,0 +1,97 @@
+"""Phase offsets: what is known to be there at TE = 0 is taken off, and the field is left alone."""
+
+from math import tau
+
+import pytest
+import torch
+from echo_cases import axes, ball, hills_hz, make, to_ppm
+
+from k2chi.field import MCPC3DS, ROMEO, KeepOffset, WeightedFit
+
+TE = (0.004, 0.011, 0.019, 0.027)
+NARROW = MCPC3DS(sigma_mm=5.0)  # the heads here are half as wide as heads are
+
+
+def bowl():
+    """An offset of more than a turn across the head, with a slope at its edge."""
+    x, y, z = axes()
+    return 0.7 + 3.0 * (x**2 + y**2) - 2.0 * z + 1.5 * x * y + 0.15 * torch.sin(3 * x + z)
+
+
+def small_turns(x):
+    """Radians within half a turn."""
+    return x - tau * torch.round(x / tau)
+
+
+def field_error(echoes, f, mask):
+    """Root mean square error of the field [ppm], constants apart."""
+    out = WeightedFit()(ROMEO()(echoes))
+    off = (out.ppm - to_ppm(f))[mask]
+    return float((off - off.mean()).square().mean().sqrt())
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_smooth_offset_is_removed(masked):
+    """Below 0.03 rad of 1.1 rad rms is left, and what is left costs the field under 2 ppb."""
+    f, mask = hills_hz(), ball()
+    magnitude = torch.where(mask, 1.0, 0.0).double()
+    e = make(f, TE, offset=bowl(), magnitude=magnitude, noise=0.01, mask=mask if masked else None)
+    out = NARROW(e)
+    left = small_turns(out.signal[0].angle() - tau * f * TE[0])[mask]
+    left = small_turns(left - torch.polar(torch.ones_like(left), left).sum().angle())
+    assert left.square().mean().sqrt() < 0.03
+    error = field_error(NARROW(make(f, TE, offset=bowl(), mask=mask)), f, mask)
+    assert error < 0.002 < 0.02 < field_error(make(f, TE, offset=bowl(), mask=mask), f, mask)
+
+
+def test_no_offset_stays_none():
+    """With none to remove the signal comes back, but for one constant times TE."""
+    f, mask = hills_hz(), ball()
+    out = NARROW(make(f, TE, mask=mask))
+    assert field_error(out, f, mask) < 1e-4
+
+
+def test_magnitude_is_untouched():
+    """Only phase changes, by the same amount in every echo."""
+    e = make(hills_hz(), TE, offset=bowl(), r2star=30.0)
+    out = NARROW(e)
+    torch.testing.assert_close(out.signal.abs(), e.signal.abs())
+    removed = small_turns((out.signal * e.signal.conj()).angle())
+    torch.testing.assert_close(
+        torch.polar(torch.ones_like(removed), removed - removed[:1]), torch.ones_like(removed) + 0j
+    )
+
+
+@pytest.mark.parametrize("te", [TE, (0.005, 0.010, 0.015)], ids=["uneven", "even"])
+def test_bipolar_ramp_is_removed(te):
+    """Even echoes with a ramp of 2 rad: gone when the scan says bipolar, an error when it does not."""
+    f, mask = hills_hz(), ball()
+    x, y, z = axes()
+    ramp = 0.2 + 1.0 * x - 0.3 * z
+    errors = []
+    for bipolar in (True, False):
+        e = make(f, te, offset=bowl(), mask=mask, bipolar=bipolar)
+        e.signal[1::2] *= torch.polar(torch.ones_like(ramp), ramp)
+        errors.append(field_error(NARROW(e), f, mask))
+    assert errors[0] < 0.003 and errors[1] > 10 * errors[0]
+
+
+def test_one_echo_and_keeping():
+    """One echo has no offset to find: the same object comes back, as from KeepOffset."""
+    one = make(hills_hz(), (0.02,))
+    many = make(hills_hz(), TE)
+    assert NARROW(one) is one and KeepOffset()(many) is many
+
+
+def test_bad_voxels_stay_bad_alone():
+    """NaN in one voxel does not spread."""
+    e = make(hills_hz(), TE, offset=bowl())
+    e.signal[0, 5, 6, 7] = complex("nan")
+    out = NARROW(e).signal
+    assert out.isfinite().logical_not().sum() == 1
+
+
+def test_width_must_be_positive():
+    """The message says so."""
+    with pytest.raises(ValueError, match="positive width"):
+        MCPC3DS(sigma_mm=0)

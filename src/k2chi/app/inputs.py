@@ -1,0 +1,137 @@
+"""From command-line arguments to one job: what to read, and where its results go."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from k2chi.data import Echoes, Field, Vector
+from k2chi.io import bids
+from k2chi.io.derivatives import Layout
+from k2chi.io.echoes import Source, read_complex, read_echoes, read_mask
+from k2chi.io.fieldmap import Unit, read_field
+from k2chi.io.nifti import read, same_place
+from k2chi.io.sidecar import agree, facts, sidecar
+from k2chi.measure.quality import quality
+
+
+@dataclass(frozen=True)
+class Given:
+    """Files and facts from the command line."""
+
+    magnitude: tuple[Path, ...]
+    phase: tuple[Path, ...]
+    real: tuple[Path, ...]
+    imag: tuple[Path, ...]
+    te_s: tuple[float, ...]
+    b0_tesla: float | None
+    mask: Path | None
+    field: Path | None
+    local_field: Path | None
+    units: Unit | None
+    unwrapped: bool
+    bipolar: bool
+    b0_world: Vector
+
+    @property
+    def files(self) -> bool:
+        return bool(self.phase or self.real or self.imag or self.field or self.local_field)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scan to work on."""
+
+    read: Callable[[], tuple[Echoes | Field, Source]]
+    layout: Layout
+    root: Path | None
+
+
+def places(given: Sequence[Path], files: Given) -> tuple[Path | None, Path]:
+    """Input folder (None if files are given) and output folder."""
+    if files.files and len(given) == 1:
+        return None, given[0]
+    if not files.files and len(given) == 2:
+        return given[0], given[1]
+    if files.files:
+        raise ValueError(
+            "give files by options, or an input folder, not both: k2chi qsm --magnitude M --phase P OUT"
+        )
+    raise ValueError("give an input and an output folder: k2chi qsm IN OUT; or --magnitude, --phase and OUT")
+
+
+def job(source: Path | None, out: Path, given: Given) -> Job:
+    """What to read and where to write for `k2chi qsm`."""
+    if source is None:
+        return Job(lambda: from_files(given), Layout(out), None)
+    found = bids.find(source)
+    if len(found) > 1:
+        names = ", ".join(s.name for s in found[:4])
+        raise ValueError(
+            f"{source}: holds {len(found)} scans ({names}, …); "
+            "use k2chi bids, or name the files of one with --phase"
+        )
+    one = found[0]
+
+    def load() -> tuple[Echoes, Source]:
+        return bids.load(
+            one,
+            given.mask,
+            b0_world=given.b0_world,
+            unwrapped=given.unwrapped,
+            te_s=given.te_s,
+            b0_tesla=given.b0_tesla,
+            bipolar=given.bipolar,
+        )
+
+    return Job(load, Layout(out, one.name), one.root)
+
+
+def from_files(given: Given) -> tuple[Echoes | Field, Source]:
+    """Read the files named on the command line, with what the JSON beside them says."""
+    ways = [
+        bool(given.phase),
+        bool(given.real or given.imag),
+        given.field is not None,
+        given.local_field is not None,
+    ]
+    if sum(ways) > 1:
+        raise ValueError("give one of --phase, --real with --imag, --field, --local-field; not several")
+    te_s, b0, bipolar = list(given.te_s), given.b0_tesla, given.bipolar
+    fields = [f for f in (given.field, given.local_field) if f is not None]
+    for files in (given.magnitude, given.phase, given.real, given.imag, fields):
+        times, strength, both_ways = facts([(f, sidecar(f)) for f in files])
+        bipolar |= both_ways
+        if not fields:
+            te_s = agree(te_s, times, "--te or files before", str(files[0]) if files else "")
+        else:
+            te_s = te_s or times
+        if b0 is not None and strength is not None and abs(b0 - strength) > 0.02 * b0:
+            raise ValueError(f"{files[0]}: its JSON says {strength:g} T, not {b0:g} T; correct one of them")
+        b0 = b0 or strength
+    if given.phase:
+        return read_echoes(
+            given.magnitude, given.phase, te_s, b0, given.mask, given.b0_world, given.unwrapped, bipolar
+        )
+    if given.real or given.imag:
+        return read_complex(given.real, given.imag, te_s, b0, given.mask, given.b0_world, bipolar)
+    path = fields[0]
+    local = given.local_field is not None
+    return read_field(path, given.units, te_s, b0, local, given.mask, given.magnitude, given.b0_world)
+
+
+def compared(chi: Path, truth: Path, mask: Path | None, labels: Path | None) -> dict[str, float]:
+    """Quality of a map on disk against the truth on disk."""
+    volumes = [read(p) for p in (chi, truth)]
+    same_place(volumes[1], volumes[0])
+    a, t = (torch.nan_to_num(v.tensor()[0]) for v in volumes)
+    inside = read_mask(mask, volumes[1]) if mask else t != 0
+    if not inside.any():
+        raise ValueError(f"{truth}: the map is zero everywhere; give the true map or --mask")
+    numbers = None
+    if labels is not None:
+        of = read(labels)
+        same_place(volumes[1], of)
+        numbers = of.tensor()[0].round().to(torch.int16)
+    return quality(a, t, inside, numbers)

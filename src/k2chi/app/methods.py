@@ -1,0 +1,62 @@
+"""The methods paragraph of a run, with its citations; drawn from what the methods say of themselves."""
+
+from collections.abc import Collection
+
+import torch
+
+from k2chi import __version__
+from k2chi.about import citations, differences, used
+from k2chi.data import Grid, Scan
+from k2chi.pipeline import Pipeline
+
+DOES = {
+    "offsets": "phase offsets were treated with",
+    "mask": "the brain was masked with",
+    "unwrap": "phase was unwrapped with",
+    "combine": "echoes were combined into a field map with",
+    "r2star": "R2* was fitted with",
+    "background": "the background field was removed with",
+    "invert": "the local field was turned into susceptibility with",
+    "reference": "susceptibility was referenced with",
+}
+
+
+def _number(x: float) -> str:
+    return f"{x:.4g}"
+
+
+def paragraph(
+    pipeline: Pipeline, recipe: str, grid: Grid, scan: Scan, stages: Collection[str]
+) -> tuple[str, list[str]]:
+    """One paragraph on the stages that ran, and the numbered sources it refers to."""
+    sources: list[str] = []
+    said = []
+    for stage, method in used(pipeline):
+        if stage not in stages:
+            continue
+        numbers = []
+        for source in citations(type(method)):
+            if source not in sources:
+                sources.append(source)
+            numbers.append(sources.index(source) + 1)
+        changed = ", ".join(f"{k} = {v}" for k, v in differences(method).items())
+        cited = f" [{', '.join(map(str, numbers))}]" if numbers else ""
+        settings = f" ({changed})" if changed else ""
+        said.append(f"{DOES.get(stage, stage + ' with')} {type(method).__name__}{cited}{settings}")
+    tes = ", ".join(_number(1e3 * t) for t in scan.te_s)
+    size = " × ".join(_number(v) for v in grid.voxel_mm)
+    text = (
+        f"Susceptibility maps were computed with k2chi {__version__} (PyTorch {torch.__version__}), "
+        f"recipe {recipe}, from gradient echoes at {_number(scan.b0_tesla)} T with echo times of {tes} ms "
+        f"and voxels of {size} mm. "
+    )
+    if said:
+        text += "In this order, " + "; ".join(said) + ". "
+    text += "Settings not mentioned are the defaults of that version; the recipe stands beside the maps."
+    return text, sources
+
+
+def markdown(text: str, sources: list[str]) -> str:
+    """The paragraph and its sources as a small document."""
+    lines = [f"{i}. {s}" for i, s in enumerate(sources, 1)]
+    return "# Methods\n\n" + text + "\n\n## Sources\n\n" + "\n".join(lines) + "\n"

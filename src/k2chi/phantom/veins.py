@@ -1,0 +1,260 @@
+"""The venous tree: dural sinuses, cortical and deep veins, down to medullary veins of 0.3 mm."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numba import njit
+
+from k2chi.data import Vector
+from k2chi.phantom.warp import Volume, Warp
+
+
+@dataclass(frozen=True)
+class Vessel:
+    """A tube in atlas coordinates."""
+
+    kind: str
+    """Label name: dural sinus, deep vein or cortical vein."""
+    nodes: tuple[Vector, ...]
+    radii_mm: tuple[float, ...]
+
+
+def _vessel(kind: str, nodes: np.ndarray, radii: np.ndarray) -> Vessel:
+    return Vessel(kind, tuple((float(a), float(b), float(c)) for a, b, c in nodes), tuple(map(float, radii)))
+
+
+def _smooth(nodes: list[Vector], radii: list[float], step_mm: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
+    """A Catmull–Rom curve through the nodes."""
+    p = np.asarray(nodes, dtype=float)
+    p = np.vstack([2 * p[0] - p[1], p, 2 * p[-1] - p[-2]])
+    out, r = [], []
+    for i in range(1, len(p) - 2):
+        n = max(int(np.ceil(np.linalg.norm(p[i + 1] - p[i]) / step_mm)), 1)
+        t = np.arange(n)[:, None] / n
+        a, b, c, d = p[i - 1], p[i], p[i + 1], p[i + 2]
+        out.append(
+            0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+        )
+        r.append(radii[i - 1] + (radii[i] - radii[i - 1]) * t[:, 0])
+    return np.vstack([*out, p[-2]]), np.append(np.concatenate(r), radii[-1])
+
+
+class _Surface:
+    """The inside of the skull, to lay vessels on."""
+
+    def __init__(self, distance: Volume) -> None:
+        self.distance = distance
+
+    def __call__(self, p: np.ndarray) -> np.ndarray:
+        out: np.ndarray = self.distance(torch.as_tensor(p, dtype=torch.float32))[0].numpy()
+        return out
+
+    def normal(self, p: np.ndarray) -> np.ndarray:
+        """Unit vectors pointing inwards."""
+        e = np.eye(3) * 1.5
+        g = np.stack([self(p + e[a]) - self(p - e[a]) for a in range(3)], -1)
+        out: np.ndarray = g / np.maximum(np.linalg.norm(g, axis=-1, keepdims=True), 1e-6)
+        return out
+
+    def project(self, p: np.ndarray, depth_mm: float) -> np.ndarray:
+        for _ in range(4):
+            p = p + self.normal(p) * (depth_mm - self(p))[..., None]
+        return p
+
+
+# Right side and midline; kind, nodes, radii [mm].
+_FIXED: tuple[tuple[str, list[Vector], list[float]], ...] = (
+    ("dural sinus", [(0, -39, 4), (0, -46, 9), (0, -60, 6), (0, -78, -2), (0, -96, -12)], [1.6, 2.0, 1.9, 2.1, 2.4]),
+    ("dural sinus", [(0, 38, 22), (0, 20, 40), (0, -5, 47), (0, -28, 40), (0, -46, 24), (0, -46, 9)], [0.5, 0.8, 0.9, 1.0, 1.1, 1.2]),
+    ("deep vein", [(3.5, 3, 9), (2.2, -10, 12), (2.0, -24, 12), (1.6, -34, 8), (0, -39, 4)], [0.7, 0.95, 1.1, 1.2, 1.5]),
+    ("deep vein", [(6, 33, 6), (4.0, 22, 9), (3.0, 12, 10), (3.5, 3, 9)], [0.35, 0.5, 0.6, 0.6]),
+    ("deep vein", [(22, -30, 20), (18, -20, 18), (14, -10, 17), (9, -1, 13), (3.5, 3, 9)], [0.4, 0.5, 0.6, 0.7, 0.7]),
+    ("deep vein", [(30, -10, -18), (20, -2, -19), (14, -8, -18), (18, -20, -12), (14, -32, -4), (6, -39, 2), (0, -40, 4)], [0.5, 0.6, 0.7, 0.9, 1.0, 1.1, 1.3]),
+    ("deep vein", [(30, -62, 10), (26, -48, 16), (16, -42, 14), (6, -40, 9), (0, -40, 6)], [0.4, 0.6, 0.7, 0.8, 0.9]),
+    ("deep vein", [(16, 24, 14), (10, 18, 14), (5, 10, 12), (3.5, 3, 9)], [0.35, 0.45, 0.5, 0.5]),
+    ("deep vein", [(5, -52, -14), (3, -50, -4), (1, -44, 3), (0, -41, 4)], [0.4, 0.6, 0.7, 0.8]),
+)  # fmt: skip
+
+
+def _sinuses(s: _Surface) -> list[Vessel]:
+    """Superior sagittal, transverse and sigmoid sinuses, laid against the skull."""
+    turns = np.linspace(np.radians(-14), np.radians(192), 60)
+    ray = np.stack([np.zeros_like(turns), np.cos(turns), np.sin(turns)], -1)
+    start = np.array([0, -15, 0]) + ray * 150.0
+    for _ in range(30):  # walk inwards until the surface is met
+        start = start - ray * np.clip(-s(start) + 1.8, -4, 12)[:, None] * 0.8
+    start[:, 0] = 0
+    rise = np.linspace(0, 1, len(turns))
+    top = _vessel("dural sinus", start, 1.1 + 2.5 * rise**0.8)
+    torcula = start[-1]
+    out = [top]
+    way = np.array([torcula, (22, -98, -17), (42, -84, -20), (57, -64, -22), (60, -50, -28)])
+    way[1:] = s.project(way[1:], 1.5)
+    low = s.project(np.array([(55.0, -44, -40), (44.0, -45, -52)]), 1.5)
+    jugular = np.array([(33.0, -40, -60), (34, -30, -75), (36, -22, -100), (38, -20, -175)])
+    for side, size in ((1, 1.0), (-1, 1.0)):
+        nodes = np.vstack([way, low, jugular]) * [side, 1, 1]
+        p, r = _smooth(
+            [(a, b, c) for a, b, c in nodes], [3.2, 3.2, 3.3, 3.4, 3.3, 3.2, 3.2, 3.4, 3.8, 4.5, 5]
+        )
+        out.append(_vessel("dural sinus", p, r * size))
+    return out
+
+
+def _wander(rng: np.random.Generator, count: int, amount: float) -> np.ndarray:
+    """A smooth random path that starts at zero."""
+    steps = np.cumsum(rng.standard_normal((count, 3)), axis=0) * amount
+    out: np.ndarray = np.cumsum(steps, axis=0) / count
+    return out - out[0]
+
+
+def _cortical(s: _Surface, rng: np.random.Generator) -> list[Vessel]:
+    """Veins on the brain's surface that drain upwards into the sagittal sinus, with side branches."""
+    out = []
+    for y0 in np.arange(60, -96, -13.0):
+        angle = np.radians(90 - (y0 + 15) * 0.55)
+        spread = rng.uniform(-0.2, 0.2)
+        a = np.array([2.0, y0 + rng.uniform(-4, 4), 100.0])
+        p = s.project(a[None], 2.0)[0]
+        heading = np.array([1.0, -0.35 * np.cos(angle) + spread, -0.1])
+        length = int(rng.uniform(16, 30))
+        path = [p]
+        turn = 0.0
+        for _ in range(length):
+            turn = 0.8 * turn + 0.22 * rng.standard_normal()
+            n = s.normal(p[None])[0]
+            side = np.cross(n, heading)
+            heading = heading + 0.45 * turn * side / max(np.linalg.norm(side), 1e-6)
+            heading = heading - n * (heading @ n)
+            heading = heading / np.linalg.norm(heading) + np.array([0.03, 0, -0.03])
+            p = s.project((p + 2.8 * heading)[None], 2.6 + 0.7 * np.sin(0.6 * len(path)))[0]
+            if p[0] < 1.5:
+                break
+            path.append(p)
+        nodes = np.asarray(path)
+        big = rng.uniform(0.9, 1.6)
+        radii = big * np.linspace(1, 0.35, len(nodes))
+        out.append(_vessel("cortical vein", nodes, radii))
+        for at in range(3, len(nodes) - 2, 3):  # branches sink into the nearest sulci
+            n = s.normal(nodes[at][None])[0]
+            go = n + 0.9 * rng.standard_normal(3)
+            m = int(rng.uniform(3, 8))
+            branch = nodes[at] + np.arange(m)[:, None] * 2.2 * go / np.linalg.norm(go) + _wander(rng, m, 0.5)
+            if (s(branch) > 0.5).all() and branch[:, 0].min() > 1:
+                out.append(_vessel("cortical vein", branch, radii[at] * np.linspace(0.7, 0.35, m)))
+    for nodes0 in (
+        [
+            (38.0, 22, -18),
+            (48, 14, -6),
+            (56, 0, 6),
+            (60, -18, 14),
+            (60, -36, 20),
+        ],  # superficial middle cerebral
+        [(60.0, -36, 20), (58, -48, 4), (56, -56, -8), (58, -58, -22)],  # Labbé
+        [(56.0, 0, 6), (58, -12, 28), (48, -22, 52), (28, -26, 70), (6, -28, 78)],  # Trolard
+    ):
+        p, r = _smooth([(a, b, c) for a, b, c in nodes0], [1.0] * len(nodes0))
+        p = s.project(p + 0.6 * _wander(rng, len(p), 0.6), 2.4)
+        out.append(_vessel("cortical vein", p, r * rng.uniform(0.9, 1.3)))
+    return out
+
+
+def _medullary(rng: np.random.Generator, count: int) -> list[Vessel]:
+    """Fine veins that fan out from the lateral ventricle into white matter."""
+    wall, _ = _smooth(
+        [(13, 26, 8), (15, 12, 18), (17, -4, 23), (21, -22, 24), (27, -38, 20), (30, -56, 12)], [1.0] * 6
+    )
+    out = []
+    for i in range(count):
+        root = wall[int(rng.uniform(0, len(wall)))] + rng.normal(0, 0.8, 3)
+        go = np.array([rng.uniform(0.45, 1.0), rng.normal(0, 0.35), rng.uniform(0.1, 1.1)])
+        m = int(rng.uniform(6, 13))
+        nodes = root + np.arange(m)[:, None] * 2.4 * go / np.linalg.norm(go) + _wander(rng, m, 0.35)
+        out.append(_vessel("deep vein", nodes, rng.uniform(0.3, 0.55) * np.linspace(1, 0.55, m)))
+        if i % 3 == 0 and m > 8:
+            fork = nodes[m // 2] + np.arange(5)[:, None] * 2.2 * (
+                go + rng.normal(0, 0.5, 3)
+            ) / np.linalg.norm(go)
+            out.append(_vessel("deep vein", fork, np.full(5, 0.3)))
+    return out
+
+
+def venous_tree(inner: Volume, seed: int, variation: float = 1.0, medullary: int = 46) -> list[Vessel]:
+    """All veins of one person, in atlas coordinates. `inner` is the signed distance of the skull's inside.
+
+    With `variation` 0 the left side is the mirror image of the right one.
+    """
+    s = _Surface(inner)
+    out = _sinuses(s)
+    for side in (1, -1):
+        rng = np.random.default_rng([seed, 3, 0 if variation == 0 or side > 0 else 1])
+        half = []
+        for kind, nodes, radii in _FIXED:
+            p, r = _smooth(nodes, radii)
+            midline = max(abs(q[0]) for q in nodes) < 1
+            if midline and side < 0:
+                continue
+            bend = 0.25 * variation * _wander(rng, len(p), 0.5) * (0 if midline else 1)
+            half.append(_vessel(kind, p + bend * np.hanning(len(p))[:, None], r))
+        half += _cortical(s, rng) + _medullary(rng, medullary)
+        out += [Vessel(v.kind, tuple((side * a, b, c) for a, b, c in v.nodes), v.radii_mm) for v in half]
+    return out
+
+
+@njit(cache=True)
+def _paint(occupied, ends, radii, voxel_mm, sub):  # type: ignore[no-untyped-def]
+    """Share of each voxel inside the capped cones `ends` (voxel coordinates); the larger share wins."""
+    nx, ny, nz = occupied.shape
+    vx, vy, vz = voxel_mm
+    for n in range(ends.shape[0]):
+        ax, ay, az = ends[n, 0], ends[n, 1], ends[n, 2]
+        bx, by, bz = ends[n, 3], ends[n, 4], ends[n, 5]
+        ra, rb = radii[n, 0], radii[n, 1]
+        r = max(ra, rb)
+        dx, dy, dz = (bx - ax) * vx, (by - ay) * vy, (bz - az) * vz
+        length2 = max(dx * dx + dy * dy + dz * dz, 1e-12)
+        i0, i1 = max(int(np.floor(min(ax, bx) - r / vx)), 0), min(int(np.ceil(max(ax, bx) + r / vx)), nx - 1)
+        j0, j1 = max(int(np.floor(min(ay, by) - r / vy)), 0), min(int(np.ceil(max(ay, by) + r / vy)), ny - 1)
+        k0, k1 = max(int(np.floor(min(az, bz) - r / vz)), 0), min(int(np.ceil(max(az, bz) + r / vz)), nz - 1)
+        for i in range(i0, i1 + 1):
+            for j in range(j0, j1 + 1):
+                for k in range(k0, k1 + 1):
+                    inside = 0
+                    for u in range(sub * sub * sub):
+                        px = (i - ax + (u // (sub * sub) + 0.5) / sub - 0.5) * vx
+                        py = (j - ay + (u // sub % sub + 0.5) / sub - 0.5) * vy
+                        pz = (k - az + (u % sub + 0.5) / sub - 0.5) * vz
+                        t = min(max((px * dx + py * dy + pz * dz) / length2, 0.0), 1.0)
+                        ex, ey, ez = px - t * dx, py - t * dy, pz - t * dz
+                        rt = ra + (rb - ra) * t
+                        if ex * ex + ey * ey + ez * ez <= rt * rt:
+                            inside += 1
+                    share = inside / (sub * sub * sub)
+                    if share > occupied[i, j, k]:
+                        occupied[i, j, k] = share
+
+
+def occupancy(
+    vessels: list[Vessel],
+    warp: Warp,
+    shape: tuple[int, int, int],
+    affine: Float[torch.Tensor, "4 4"],
+    voxel_mm: Vector,
+) -> Float[torch.Tensor, "x y z"]:
+    """Share of each voxel that vessels fill. Radii stay as given; the paths follow the person's warp."""
+    share = np.zeros(shape, dtype=np.float32)
+    if not vessels:
+        return torch.from_numpy(share)
+    counts = [len(v.nodes) for v in vessels]
+    nodes = warp.back(torch.tensor([n for v in vessels for n in v.nodes], dtype=torch.float32))
+    inverse = torch.linalg.inv(affine.double())
+    at = (nodes.double() @ inverse[:3, :3].T + inverse[:3, 3]).numpy()
+    radii = np.array([r for v in vessels for r in v.radii_mm])
+    first = np.concatenate(
+        [np.arange(c - 1) + o for c, o in zip(counts, np.cumsum([0, *counts[:-1]]), strict=True)]
+    )
+    ends = np.hstack([at[first], at[first + 1]])
+    _paint(share, ends, np.stack([radii[first], radii[first + 1]], -1), voxel_mm, 4)
+    return torch.from_numpy(share)

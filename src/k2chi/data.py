@@ -193,6 +193,7 @@ class Field:
         if not self.weight.numel():
             object.__setattr__(self, "weight", self.mask.to(self.ppm.dtype))
         _same(self.grid, field=self.ppm, mask=self.mask, weight=self.weight, support=self.support)
+        _same(self.grid, noise_ppm=self.noise_ppm, magnitude=self.magnitude)
         if not self.mask.any():
             raise ValueError("the mask is empty: no voxel is left to work on; check mask and magnitude")
 

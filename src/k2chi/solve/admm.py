@@ -36,6 +36,6 @@ def admm(
             v = k(x) + s[i]
             z[i] = prox(v)
             s[i] = v - z[i]
-        if updates[-1] <= tolerance:
+        if 0 < updates[-1] <= tolerance:  # at exactly zero the duals may still be on their way
             break
     return x, tuple(updates)

@@ -34,6 +34,6 @@ def primal_dual(
         new = prox_primal(x - step * k_adjoint(y), step)
         updates.append(float((new - x).norm() / new.norm().clamp_min(1e-30)))
         ahead, x = 2 * new - x, new
-        if updates[-1] <= tolerance:
+        if 0 < updates[-1] <= tolerance:  # at exactly zero the duals may still be on their way
             break
     return x, tuple(updates)

@@ -52,6 +52,8 @@ def test_perfect_is_perfect():
         assert got[name] == pytest.approx(1, abs=1e-9), name
     assert got["dgm_deviation"] == pytest.approx(0, abs=1e-9)
     assert got["psnr_db"] == inf
+    assert q.hfen(TRUTH * MASK, TRUTH, MASK) == 0
+    assert q.xsim(TRUTH * MASK, TRUTH, MASK) == pytest.approx(1, abs=1e-9)
 
 
 def test_detrended_error_follows_from_the_correlation():

@@ -104,6 +104,12 @@ def test_momentum_is_worth_its_name():
     assert (fast - one).norm() < 0.5 * (plain - one).norm()
 
 
+def test_momentum_worked_by_hand():
+    """x: ½, ¾, then a step from ¾ + 0.281754 · ¼, where 0.281754 = (1.618034 − 1) / 2.193527."""
+    x, _ = descent(lambda v: v - 1, torch.zeros(1).double(), 0.5, 3, momentum=True)
+    assert float(x) == pytest.approx(0.9102193, abs=1e-6)
+
+
 # --- splitting methods
 
 

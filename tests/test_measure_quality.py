@@ -66,7 +66,7 @@ def test_detrended_error_follows_from_the_correlation():
 
 
 def test_scale_and_offset():
-    """A map of half the size errs by 50 % and is perfect once detrended; an offset matters to XSIM alone."""
+    """A map of half the size errs by 50 % and is perfect once detrended; an offset is none, in `quality`."""
     half = torch.where(MASK, 0.5 * TRUTH + 0.3, torch.zeros(()))
     assert q.nrmse(half, TRUTH, MASK) == pytest.approx(50, abs=1e-3)
     assert q.nrmse_detrend(half, TRUTH, MASK) == pytest.approx(0, abs=1e-3)
@@ -75,6 +75,9 @@ def test_scale_and_offset():
     shifted = torch.where(MASK, TRUTH + 0.3, torch.zeros(()))
     assert q.rmse_ppb(shifted, TRUTH, MASK) == pytest.approx(0, abs=1e-3)
     assert q.xsim(shifted, TRUTH * MASK, MASK) < 0.2
+    a, b = q.quality(CHI, TRUTH, MASK), q.quality(torch.where(MASK, CHI + 0.3, CHI), TRUTH, MASK)
+    for name in ("nrmse", "nrmse_detrend", "correlation", "rmse_ppb", "xsim", "ssim", "psnr_db"):
+        assert a[name] == pytest.approx(b[name], rel=1e-4), name
 
 
 def test_worked_by_hand():

@@ -1,7 +1,8 @@
 """Cortex and white matter, from the MNI152 tissue maps inside the nilearn package."""
 
 from functools import lru_cache
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -12,10 +13,6 @@ from torch import Tensor
 
 from k2chi.phantom.warp import Volume
 
-SHARPEN = 4.0
-"""Power that turns the template's blurred shares into crisp tissue: 1 leaves them, larger cuts harder."""
-
-
 @lru_cache(maxsize=1)
 def brain_maps() -> Volume:
     """Shares of grey and white matter (two channels, 0 to 1) on the 1 mm MNI152 grid (Fonov 2011,
@@ -25,9 +22,13 @@ def brain_maps() -> Volume:
     they run; there the share of grey matter is lowered, which opens them.
     """
 
+    found = find_spec("nilearn")  # its files are enough: importing the package takes seconds
+    if found is None or not found.submodule_search_locations:
+        raise ModuleNotFoundError("the digital head starts from maps inside nilearn: pip install nilearn")
+    folder = Path(found.submodule_search_locations[0]) / "datasets" / "data"
+
     def read(kind: str) -> np.ndarray:
-        name = f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
-        image = nib.load(str(files("nilearn.datasets") / "data" / name))
+        image = nib.load(folder / f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz")
         origin.append(tuple(float(v) for v in image.affine[:3, 3]))
         return np.asarray(image.dataobj, dtype=np.float32) / 255
 

@@ -14,17 +14,17 @@ from jaxtyping import Bool, Float, Int16
 from torch import Tensor
 
 from k2chi.data import Grid, Vector
-from k2chi.phantom.cortex import brain_maps, crisp
-from k2chi.phantom.geometry import Distance, Points, coverage, ellipsoid, tube
+from k2chi.phantom.cortex import brain_maps
+from k2chi.phantom.geometry import coverage, ellipsoid, tube
 from k2chi.phantom.lesions import Lesion, place
 from k2chi.phantom.nuclei import NUCLEI, PLEXUS, bounds, nucleus
 from k2chi.phantom.skull import SURFACES, surfaces
 from k2chi.phantom.tissue import BRAIN_LABELS, CHALLENGE_GROUP, LABEL_OF, LABELS, Tissue, tissue_of, tissues
 from k2chi.phantom.veins import Vessel, occupancy, venous_tree
-from k2chi.phantom.warp import Volume, Warp, person, positions, smooth_noise
-from k2chi.progress import track
+from k2chi.phantom.voxels import LAYERS, fill
+from k2chi.phantom.warp import Volume, Warp, person, smooth_noise
 
-PROPERTIES = ("chi", "r2star", "r1", "m0", "fat", "texture")
+PROPERTIES = ("chi", "r2star", "r1", "m0", "fat")
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +118,23 @@ def _anatomy(who: DigitalHead) -> tuple[Warp, list[Vessel], tuple[Lesion, ...]]:
     return warp, veins + central, lesions
 
 
+@lru_cache(maxsize=1)
+def _nuclei() -> Volume:
+    """Signed distances of the right nuclei on a 0.75 mm grid in atlas coordinates."""
+    origin, step, shape = (-1.0, -72.0, -48.0), 0.75, (58, 152, 110)
+    axes = [o + step * torch.arange(n) for o, n in zip(origin, shape, strict=True)]
+    p = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    out = torch.full((len(NUCLEI), *shape), -8.0)
+    for n, name in enumerate(NUCLEI):
+        low, high = bounds(name)
+        at = [
+            slice(max(int((a - 4 - o) / step), 0), max(int((b + 4 - o) / step) + 1, 0))
+            for a, b, o in zip(low, high, origin, strict=True)
+        ]
+        out[n, at[0], at[1], at[2]] = nucleus(name, p[at[0], at[1], at[2]]).clamp(min=-8)
+    return Volume(out, origin, step)
+
+
 class _Painter:
     """Lays tissues over one another: each covers a share of what lies below."""
 
@@ -127,121 +144,41 @@ class _Painter:
         self.table = tissues(who.age_years, who.seed, who.variation)
         self.fine, self.coarse = _textures(who.seed)
         self.edge = max(float(np.mean(grid.voxel_mm)), 0.3)
-        self.maps = torch.zeros(len(PROPERTIES), *grid.shape)
-        self.labels = torch.zeros(grid.shape, dtype=torch.int16)
-        self.most = torch.ones(grid.shape)
+        self.maps = torch.empty(len(PROPERTIES), *grid.shape)
+        self.labels = torch.empty(grid.shape, dtype=torch.int16)
+        self.most = torch.empty(grid.shape)
         self.brain = torch.zeros(grid.shape, dtype=torch.bool)
-        self.noise = torch.zeros(2, *grid.shape, dtype=torch.float16)
-
-    def properties(self, tissue: Tissue) -> Float[Tensor, "property"]:
-        t, b = tissue, self.b0
-        return torch.tensor(
-            [t.chi_ppm, t.r2star_per_s(b), t.r1_per_s(b), t.m0, t.shift_ppm * t.m0, t.chi_texture_ppm]
-        )
 
     def row(self, label: str) -> Float[Tensor, "property"]:
-        return self.properties(self.table[tissue_of(LABEL_OF[label])])
+        """Properties of a label's tissue, in the order of `PROPERTIES`."""
+        t, b = self.table[tissue_of(LABEL_OF[label])], self.b0
+        return torch.tensor([t.chi_ppm, t.r2star_per_s(b), t.r1_per_s(b), t.m0, t.shift_ppm * t.m0])
 
     def paint(self) -> Head:
-        step = max(int(1.0e6 // np.prod(self.grid.shape[1:])), 1)
-        for n in track(-(-self.grid.shape[0] // step), "drawing the head"):
-            self._planes(n * step, min((n + 1) * step, self.grid.shape[0]))
-        self._nuclei()
+        self._large()
         self._plexus()
         self._lesions(("lesion hyperintense", "lesion isointense", "lesion rim"))
         self._veins()
         self._lesions(("microbleed", "calcification"))
         return self._finish()
 
-    def _planes(self, start: int, stop: int) -> None:
-        """Everything large, for some planes of the first axis."""
-        where = positions(self.grid, start, stop)
-        shape = where.shape[:-1]
-        p = self.warp(where).reshape(-1, 3)
-        atlas, e = surfaces(), self.edge
-        skin, inner = (Volume(atlas.data[c : c + 1], atlas.origin_mm, atlas.step_mm) for c in (0, 4))
-        inside = (skin(p)[0] > -e).nonzero()[:, 0]
-        maps = self.row("air")[:, None].repeat(1, len(p))
-        labels, most = torch.zeros(len(p), dtype=torch.int16), torch.ones(len(p))
-        brain, noise = torch.zeros(len(p), dtype=torch.bool), torch.zeros(2, len(p), dtype=torch.float16)
-        if len(inside):
-            depth = inner(p[inside])[0]
-            for chosen, layers in (
-                (inside[depth <= 2 + e], self._outer),
-                (inside[depth > 2 + e], self._inner),
-            ):
-                if not len(chosen):
-                    continue
-                q = p[chosen]
-                d = dict(zip(SURFACES, atlas(q), strict=True))
-                maps[:, chosen], labels[chosen], most[chosen] = self._blend(layers(q, d), d)
-                brain[chosen] = (d["hull"] > -1.0) & (d["inner"] > 0) & (q[:, 2] > -64)
-            noise[:, inside] = self.fine(p[inside]).half()
-        here = slice(start, stop)
-        self.maps[:, here] = maps.reshape(-1, *shape)
-        self.labels[here], self.most[here] = labels.reshape(shape), most.reshape(shape)
-        self.brain[here], self.noise[:, here] = brain.reshape(shape), noise.reshape(2, *shape)
-
-    def _outer(self, p: Points, d: dict[str, Distance]) -> list[tuple[str, Distance]]:
-        """What covers what, from the skin inwards."""
-        e, rough = self.edge, self.coarse(p)[0]
-        x, y, z = p.unbind(-1)
-        pattern = torch.cos(0.72 * p).sum(-1)  # walls between the cells of mastoid and ethmoid
-        cells = ((x.abs() > 47) & (y < -28)) | ((x.abs() < 16) & (y > 28) & (z > -50) & (z < -26))
-        air = torch.where(cells, torch.minimum(d["air"], 2.6 - 1.6 * pattern.abs()), d["air"])
-        # nostrils and ear canals open to the outside, sinuses do not
-        air = torch.where((y > 84) & (z < -40) | (x.abs() > 74), air, torch.minimum(d["skin"] - 4.5, air))
-        return [
-            ("skin", coverage(d["skin"], e)),
-            ("fat", coverage(d["skin"] - 1.8, e)),
-            ("muscle", coverage(d["soft"] + 0.6 * rough, e) * (1 - 0.35 * (rough > 1.2))),
-            ("bone", coverage(d["bone"], e)),
-            ("marrow", coverage(d["marrow"] + 0.5 * rough, e) * 0.9),
-            ("fat", coverage(d["orbit"], e) * (d["orbit"] > -2)),
-            ("mucosa", coverage(air + 1.2, e) * coverage(d["soft"], 2.0)),
-            ("air sinus", coverage(air, e)),
-            ("dura", coverage(d["inner"] + 0.4, e)),
-            *self._inner(p, d),
-        ]
-
-    def _inner(self, p: Points, d: dict[str, Distance]) -> list[tuple[str, Distance]]:
-        """What covers what inside the skull."""
-        e = self.edge
-        grey, white = crisp(brain_maps()(p))
-        deep, stem = coverage(d["deep"], 4.0), coverage(d["brainstem"], 2.0)
-        grey, white = grey * (1 - 0.85 * deep), white + grey * 0.85 * deep
-        both = (grey + white) * stem
-        both = torch.where(p[:, 2] < -62, torch.maximum(both, coverage(d["cord"], e)), both)
-        grey, white = grey * (1 - stem), white * (1 - stem)
-        inside = coverage(d["inner"] - 0.8, e)
-        return [
-            ("csf", coverage(d["inner"] - 0.4, e)),
-            ("cortex", (grey / (1 - white - both).clamp(min=1e-6)).clamp(0, 1) * inside),
-            ("white matter", (white / (1 - both).clamp(min=1e-6)).clamp(0, 1) * inside),
-            ("brainstem", both * inside),
-        ]
-
-    def _blend(
-        self, layers: list[tuple[str, Distance]], d: dict[str, Distance]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Properties, labels, and the share of the label's tissue, of layers that cover one another."""
-        weight = torch.empty(len(layers) + 1, layers[0][1].shape[0])
-        left = torch.ones(weight.shape[1])
-        for n in range(len(layers), 0, -1):
-            torch.mul(left, layers[n - 1][1], out=weight[n])
-            left = left - weight[n]
-        weight[0] = left
-        rows = torch.stack([self.row("air"), *(self.row(name) for name, _ in layers)])
-        maps = rows.T @ weight
-        change = weight[-2] * d["tract"]  # white matter differs by tract
-        maps[0] += change
-        maps[1] *= 1 - 4 * change
-        most, which = weight.max(0)
-        labels = torch.tensor([0, *(LABEL_OF[name] for name, _ in layers)], dtype=torch.int16)[which]
-        for name in ("lateral ventricle", "third ventricle", "fourth ventricle"):
-            labels[(labels == LABEL_OF["csf"]) & (d[name] > 0)] = LABEL_OF[name]
-        labels[(labels == LABEL_OF["cortex"]) & (d["cerebellum"] > 0)] = LABEL_OF["cerebellar cortex"]
-        return maps, labels, most
+    def _large(self) -> None:
+        """Scalp, skull, air, CSF, cortex, white matter and nuclei."""
+        names = [*LAYERS, *(f"{n} {side}" for n in NUCLEI for side in ("left", "right"))]
+        texture = [self.table[tissue_of(LABEL_OF[n])].chi_texture_ppm for n in names]
+        rows = torch.cat([torch.stack([self.row(n) for n in names]), torch.tensor(texture)[:, None]], 1)
+        special = ("lateral ventricle", "third ventricle", "fourth ventricle", "cerebellar cortex")
+        fill(
+            np.asarray(self.grid.affine, dtype=float),
+            self.warp.matrix.double().numpy(),
+            np.asarray(self.warp.centre_mm, dtype=float),
+            (self.warp.shift, surfaces(), brain_maps(), self.fine, self.coarse, _nuclei()),
+            rows.double().numpy(),
+            np.array([LABEL_OF[n] for n in names], dtype=np.int16),
+            np.array([LABEL_OF[n] for n in special], dtype=np.int16),
+            self.who.variation,
+            (self.maps.numpy(), self.labels.numpy(), self.most.numpy(), self.brain.numpy()),
+        )
 
     def _window(self, low: Vector, high: Vector, margin_mm: float = 3.0) -> tuple[slice, slice, slice] | None:
         """Voxels that may hold a box of atlas space; None if it lies off the grid."""
@@ -281,20 +218,6 @@ class _Painter:
         new = alpha > most
         self.labels[at] = torch.where(new, torch.tensor(label, dtype=torch.int16), self.labels[at])
         self.most[at] = torch.where(new, alpha, most)
-
-    def _nuclei(self) -> None:
-        for name in NUCLEI:
-            for side, sign in (("left", -1.0), ("right", 1.0)):
-                low, high = bounds(name)
-                xs = sorted((sign * low[0], sign * high[0]))
-                at = self._window((xs[0], low[1], low[2]), (xs[1], high[1], high[2]))
-                if at is None:
-                    continue
-                p = self.warp(self._scanner(at))
-                alpha = coverage(nucleus(name, p * p.new_tensor([sign, 1.0, 1.0])), self.edge)
-                alpha *= self.brain[at]
-                label = f"{name} {side}"
-                self._over(at, alpha, self.row(label), LABEL_OF[label])
 
     def _plexus(self) -> None:
         nodes, radii = PLEXUS
@@ -344,29 +267,12 @@ class _Painter:
             most[filled] = torch.maximum(alpha, rest)
 
     def _finish(self) -> Head:
-        """Add the texture, and settle the mask."""
-        chi, r2star, r1, m0, fat, amplitude = self.maps
-        by = self.who.variation
-        for n in range(self.grid.shape[0] if by else 0):
-            fast, slow = self.noise[:, n].float()
-            strength = by * (amplitude[n] > 0)
-            chi[n] += by * amplitude[n] * (0.6 * fast + 0.8 * slow)
-            r2star[n] *= 1 + strength * (0.03 * fast + 0.04 * slow)
-            r1[n] *= 1 + strength * (0.02 * fast - 0.02 * slow)
-            m0[n] *= 1 - strength * (0.01 * slow + 0.005 * fast)
+        """Settle the mask, and hand everything over."""
+        chi, r2star, r1, m0, fat = self.maps
         allowed = torch.zeros(max(LABELS) + 1, dtype=torch.bool)
         allowed[list(BRAIN_LABELS)] = True
         brain = self.brain & allowed[self.labels.int()]
-        shift = torch.where(m0 > 0.01, fat / m0.clamp(min=0.01), torch.zeros_like(fat))
-        return Head(
-            self.grid,
-            chi,
-            r2star.clamp(min=0.1),
-            r1,
-            m0.clamp(0, 1.1),
-            shift,
-            self.labels,
-            brain,
-            self.b0,
-            self.lesions,
-        )
+        shift = fat.div_(m0.clamp(min=0.01))
+        r2star.clamp_(min=0.1)
+        m0.clamp_(0, 1.1)
+        return Head(self.grid, chi, r2star, r1, m0, shift, self.labels, brain, self.b0, self.lesions)

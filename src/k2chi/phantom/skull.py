@@ -34,14 +34,15 @@ orbits; envelope of the brain; spinal cord; then the regions of the brain."""
 Shape = Callable[[Points], Distance]
 
 
-def _closed(mask: np.ndarray, radius_mm: float) -> np.ndarray:
-    """Signed distance [mm] of the mask after closing gaps narrower than twice the radius."""
-    wide = distance_transform_edt(~mask) * STEP_MM <= radius_mm
-    closed = distance_transform_edt(np.pad(wide, 1, mode="edge"))[1:-1, 1:-1, 1:-1] * STEP_MM > radius_mm
-    closed = binary_fill_holes(closed)
+def _closed(away_mm: np.ndarray, radius_mm: float) -> Distance:
+    """Signed distance [mm] of a mask after closing gaps narrower than twice the radius.
+
+    `away_mm` is the distance of each point to the mask.
+    """
+    wide = np.pad(away_mm <= radius_mm, 1, mode="edge")
+    closed = binary_fill_holes(distance_transform_edt(wide)[1:-1, 1:-1, 1:-1] * STEP_MM > radius_mm)
     signed = distance_transform_edt(closed) - distance_transform_edt(~closed)
-    out: np.ndarray = gaussian_filter(signed * STEP_MM, 1.0)
-    return out
+    return torch.from_numpy(gaussian_filter((signed * STEP_MM).astype(np.float32), 1.0))
 
 
 class _Canvas:
@@ -166,12 +167,14 @@ def surfaces() -> Volume:
     """The distances of `SURFACES` on a 2 mm grid in atlas coordinates. Made once a process (seconds)."""
     c = _Canvas()
     brain = brain_maps()
-    filled = (brain(c.points).sum(0) > 0.35).numpy()
     cord = tube(c.points, [(0, -41, -55), (0, -43, -80), (0, -44, -200)], [6.5, 5.5, 5.0])
-    filled = binary_fill_holes(filled | (cord > 0).numpy())
-    hull = torch.from_numpy(_closed(filled, 5.0)).float()
-    snug = torch.from_numpy(_closed(filled, 9.0)).float()
-    round_ = torch.from_numpy(_closed(filled & (c.points[..., 2] > -66).numpy(), 24.0)).float()
+    box = c.window((-106, -142, -104), (106, 112, 112))  # distances are dear; the neck needs none
+    filled = (brain(c.points[box]).sum(0) > 0.35).numpy() | (cord[box] > 0).numpy()
+    away = distance_transform_edt(~binary_fill_holes(filled)).astype(np.float32) * STEP_MM
+    above = filled & (c.points[box][..., 2] > -66).numpy()
+    hull, snug, round_ = c.empty(), c.empty(), c.empty()
+    hull[box], snug[box] = _closed(away, 5.0), _closed(away, 9.0)
+    round_[box] = _closed(distance_transform_edt(~above).astype(np.float32) * STEP_MM, 24.0)
     vault = round_ + 2.8
     inner = torch.minimum(snug + 2.6, vault)
     c.add(inner, lambda p: tube(p, [(0, -42, -60), (0, -43, -80), (0, -44, -190)], [13, 9.5, 9.0]), (-30, -80, -176), (30, -10, -50), 6)  # fmt: skip

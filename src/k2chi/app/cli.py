@@ -1,59 +1,33 @@
 """The command line: thin doors to the core. Heavy imports stand inside the commands: help is quick."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from k2chi import __version__
+from k2chi.app import tools
 from k2chi.app.console import bars, plain_errors, prepare
-
-if TYPE_CHECKING:
-    from k2chi.app.run import Order
+from k2chi.app.options import (
+    BORE,
+    AsJson,
+    B0Dir,
+    Device,
+    Overwrite,
+    Recipe,
+    Sets,
+    Sign,
+    SignChoice,
+    Stop,
+    Threads,
+    Units,
+    Until,
+    order,
+    show,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-
-class Until(StrEnum):
-    """Stages to stop after."""
-
-    mask, unwrap, total, local, chi = "mask", "unwrap", "total", "local", "chi"
-
-
-class Units(StrEnum):
-    """Units of a field map."""
-
-    ppm, Hz, rad = "ppm", "Hz", "rad"
-
-
-class SignChoice(StrEnum):
-    """What to believe about the sign of the phase."""
-
-    auto, plus, minus = "auto", "+", "-"
-
-
-Recipe = Annotated[str, typer.Option(help="Shipped recipe (see `k2chi methods`) or a .toml file.")]
-Sets = Annotated[
-    list[str],
-    typer.Option("--set", metavar="TOML", help="One setting, such as 'invert.method = \"NDI\"'; repeatable."),
-]
-Stop = Annotated[Until, typer.Option(help="Stop after this stage.")]
-Sign = Annotated[
-    SignChoice, typer.Option(help="Sign of the phase: found on its own, as it is, or turned round.")
-]
-Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, …")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads; all if not given.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print results as JSON, and nothing else.")]
-Overwrite = Annotated[bool, typer.Option(help="Replace results that are there already.")]
-B0Dir = Annotated[
-    tuple[float, float, float],
-    typer.Option(
-        help="Direction of B0 in scanner axes (right, anterior, superior); along the bore by default."
-    ),
-]
-BORE = (0.0, 0.0, 1.0)
 
 
 def _version(show: bool) -> None:
@@ -71,42 +45,8 @@ def top(
     """Quantitative susceptibility maps from MRI magnitude and phase."""
 
 
-def order(
-    recipe: str,
-    sets: list[str],
-    until: Until = Until.chi,
-    sign: SignChoice = SignChoice.auto,
-    device: str = "cpu",
-    overwrite: bool = False,
-) -> "Order":
-    """What the options ask for."""
-    from k2chi import config
-    from k2chi.app.run import Order
-    from k2chi.pipeline import Pipeline
-
-    pipeline = config.change(config.recipe(recipe, Pipeline), sets)
-    name = Path(recipe).stem + (" with changes" if sets else "")
-    return Order(pipeline, name, until.value, sign.value, device, overwrite=overwrite)
-
-
-def show(result: Any, as_json: bool) -> None:
-    """The outcome of one run, for people or for programs."""
-    files = [str(result.out / f) for f in result.files]
-    if as_json:
-        typer.echo(json.dumps({**result.record, "files": files}, ensure_ascii=False))
-        return
-    for words in (*result.record["said"], result.record["sign"]["words"]):
-        typer.echo(words)
-    for words in result.record["warnings"]:
-        typer.echo(f"warning: {words}", err=True)
-    for name in ("Chimap.nii.gz", "report.html", ".html"):
-        for file in files:
-            if file.endswith(name):
-                typer.echo(f"wrote {file}")
-                break
-    typer.echo(
-        f"{len(files)} files in {result.out}, {sum(result.record['seconds'].values()):.0f} s of computing"
-    )
+app.command()(tools.demo)
+app.command()(tools.simulate)
 
 
 @app.command()
@@ -204,61 +144,8 @@ def bids(
         raise typer.Exit(1)
 
 
-@app.command()
-@plain_errors
-def compare(
-    chi: Annotated[Path, typer.Argument(metavar="CHI", help="A susceptibility map [ppm].")],
-    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="The true map [ppm].")],
-    mask: Annotated[
-        Path | None, typer.Option(help="Where to compare; the truth's non-zero voxels if not given.")
-    ] = None,
-    labels: Annotated[Path | None, typer.Option(help="Labels, numbered as in the 2019 challenge.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Every quality measure of a map against the truth."""
-    from k2chi.app.inputs import compared
-
-    found = compared(chi, truth, mask, labels)
-    if as_json:
-        typer.echo(json.dumps(found))
-        return
-    for name, value in found.items():
-        typer.echo(f"{name:16s} {value:10.4f}")
-
-
-@app.command()
-@plain_errors
-def methods(
-    name: Annotated[str | None, typer.Argument(help="Show the settings of one method.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """What there is for each stage, with citations and settings."""
-    import dataclasses
-
-    from k2chi import about, config
-    from k2chi.pipeline import Pipeline
-
-    found = [m for m in about.methods(Pipeline) if name is None or m.name.lower() == name.lower()]
-    if not found:
-        raise ValueError(f"no method {name!r}: see `k2chi methods`")
-    if as_json:
-        typer.echo(json.dumps([dataclasses.asdict(m) for m in found], ensure_ascii=False, default=str))
-        return
-    stage = ""
-    for m in found:
-        if m.stage != stage:
-            typer.echo(typer.style(f"\n{m.stage}", bold=True))
-            stage = m.stage
-        typer.echo(f"  {m.name:18s} {m.sentence}")
-        if name is not None:
-            for s in m.settings:
-                typer.echo(f"      {m.stage}.{s.name} = {s.default!r} ({s.type})  {s.help}")
-            for c in m.citations:
-                typer.echo(f"      {c}")
-    if name is None:
-        typer.echo(
-            f"\nShipped recipes: {', '.join(config.shipped())}. `k2chi methods NAME` shows the settings."
-        )
+app.command()(tools.compare)
+app.command()(tools.methods)
 
 
 def main() -> None:

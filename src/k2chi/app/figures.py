@@ -8,6 +8,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -87,7 +88,7 @@ def montage(
     cut = mask[near]
     levels = np.linspace(0.12, 0.92, columns) * (cut.shape[2] - 1)
     high = cut.shape[1] * voxel_mm[1] / (cut.shape[0] * voxel_mm[0])
-    width, label = 1.55, 0.95
+    width, label = 1.55, 1.15
     figure = Figure(figsize=(label + columns * width + 0.35, len(rows) * width * high), facecolor=PAPER)
     total_w, total_h = figure.get_size_inches()
     aspect = voxel_mm[1] / voxel_mm[0]
@@ -162,29 +163,31 @@ def rows_of(maps: Maps, phase: Tensor | None, phase_label: str) -> list[Row]:
     view = View(maps.grid)
     mask = view(maps.mask)
     rows: list[Row] = []
+
+    def inside(volume: Tensor, where: Tensor) -> np.ndarray:
+        """Upright, and left blank outside the mask."""
+        return view(torch.where(where, volume, torch.nan))
+
     if maps.magnitude is not None:
         magnitude = view(maps.magnitude)
         top = float(np.percentile(magnitude[mask], 99)) if mask.any() else float(magnitude.max())
-        rows.append(Row("magnitude\n(mask in yellow)", magnitude, 0, top or 1, outline=True))
+        rows.append(Row("magnitude\n(mask: yellow)", magnitude, 0, top or 1, outline=True))
     if phase is not None:
         rows.append(Row(phase_label, view(phase), -np.pi, np.pi))
     if maps.r2star_per_s is not None:
-        rows.append(Row("R2*\n0…60 /s", view(maps.r2star_per_s * maps.mask), 0, 60))
+        rows.append(Row("R2*\n0…60 /s", inside(maps.r2star_per_s, maps.mask), 0, 60))
     if maps.total is not None:
-        total = view(maps.total.ppm * maps.total.mask)
-        inside = view(maps.total.mask)
-        middle = float(np.median(total[inside]))
-        reach = max(0.1, float(np.ceil(10 * np.percentile(np.abs(total[inside] - middle), 97)) / 10))
-        shown = np.where(inside, total - middle, 0)
-        rows.append(Row(f"total field\n±{reach:.1f} ppm\nabout its\nmedian", shown, -reach, reach))
+        total = inside(maps.total.ppm, maps.total.mask)
+        total = total - np.nanmedian(total)
+        reach = max(0.1, float(np.ceil(10 * np.nanpercentile(np.abs(total), 97)) / 10))
+        rows.append(Row(f"total field\n±{reach:.1f} ppm\nabout its\nmedian", total, -reach, reach))
     if maps.local is not None:
         low, high = LOCAL_WINDOW
-        rows.append(Row(f"local field\n±{high} ppm", view(maps.local.ppm * maps.local.mask), low, high))
+        rows.append(Row(f"local field\n±{high} ppm", inside(maps.local.ppm, maps.local.mask), low, high))
     if maps.chi is not None:
         low, high = CHI_WINDOW
-        rows.append(
-            Row(f"χ\n{low}…{high}\nppm".replace("-", "−"), view(maps.chi.ppm * maps.chi.mask), low, high)
-        )
+        label = f"χ\n{low}…{high}\nppm".replace("-", "−")
+        rows.append(Row(label, inside(maps.chi.ppm, maps.chi.mask), low, high))
     return rows
 
 

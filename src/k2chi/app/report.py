@@ -65,8 +65,11 @@ def facts(maps: Maps) -> list[tuple[str, str]]:
         inside = maps.chi.ppm[maps.chi.mask].cpu().numpy()
         low, middle, high = np.percentile(inside, [1, 50, 99])
         rows += [
-            ("χ, 1 / 50 / 99 %", f"{low:.3f} / {middle:.3f} / {high:.3f} ppm"),
-            ("zero of χ", f"{maps.chi.reference} (subtracted {maps.chi.reference_ppm:+.4f} ppm)"),
+            ("χ at 1 / 50 / 99 %", f"{low:.3f} / {middle:.3f} / {high:.3f} ppm".replace("-", "−")),
+            (
+                "zero of χ",
+                f"{maps.chi.reference}, subtracted {maps.chi.reference_ppm:+.4f} ppm".replace("-", "−"),
+            ),
         ]
     rows.append(("computing time", f"{sum(maps.seconds.values()):.0f} s"))
     return rows

@@ -150,8 +150,8 @@ def find(folder: Path, participants: Sequence[str] = (), sessions: Sequence[str]
         series = _loose(folder.resolve())
     if not series:
         raise ValueError(
-            f"{folder}: no scan with phase found; expected names like sub-01_echo-1_part-phase_MEGRE.nii.gz or "
-            "sub-01_part-phase_T2starw.nii.gz (give other files with --magnitude and --phase)"
+            f"{folder}: no scan with phase found; expected names like sub-01_echo-1_part-phase_MEGRE.nii.gz "
+            "or sub-01_part-phase_T2starw.nii.gz (give other files with --magnitude and --phase)"
         )
     return series
 

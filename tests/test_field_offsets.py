@@ -66,21 +66,23 @@ def test_magnitude_is_untouched():
 def test_bipolar_ramp_is_removed(te):
     """Even echoes with a ramp of 2 rad: gone when the scan says bipolar, an error when it does not."""
     f, mask = hills_hz(), ball()
-    x, y, z = axes()
+    x, _y, z = axes()
     ramp = 0.2 + 1.0 * x - 0.3 * z
     errors = []
     for bipolar in (True, False):
         e = make(f, te, offset=bowl(), mask=mask, bipolar=bipolar)
         e.signal[1::2] *= torch.polar(torch.ones_like(ramp), ramp)
         errors.append(field_error(NARROW(e), f, mask))
-    assert errors[0] < 0.003 and errors[1] > 10 * errors[0]
+    assert errors[0] < 0.003
+    assert errors[1] > 10 * errors[0]
 
 
 def test_one_echo_and_keeping():
     """One echo has no offset to find: the same object comes back, as from KeepOffset."""
     one = make(hills_hz(), (0.02,))
     many = make(hills_hz(), TE)
-    assert NARROW(one) is one and KeepOffset()(many) is many
+    assert NARROW(one) is one
+    assert KeepOffset()(many) is many
 
 
 def test_bad_voxels_stay_bad_alone():

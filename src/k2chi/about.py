@@ -9,9 +9,69 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from k2chi.config import describe, members, plain, settings_hints, to_table
+NONE = "none"
+"""How TOML, which has no null, writes that an optional stage or setting is left out."""
+
+
+def to_table(method: Any) -> dict[str, Any]:
+    """A method and its settings as a table that names the method."""
+    table: dict[str, Any] = {"method": type(method).__name__}
+    for f in dataclasses.fields(method):
+        table[f.name] = plain(getattr(method, f.name))
+    return table
+
+
+def plain(value: Any) -> Any:
+    """A setting as TOML can hold it."""
+    if value is None:
+        return NONE
+    if dataclasses.is_dataclass(value):
+        return to_table(value)
+    if isinstance(value, tuple | list):
+        return [plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def members(hint: Any) -> tuple[Any, ...]:
+    """The types that a union is made of, or the one type."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+@cache
+def settings_hints(cls: type) -> dict[str, Any]:
+    """Settings of a method with their types, in the order in which they stand."""
+    hints = get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}
+
+
+def describe(hint: Any) -> str:
+    """A type in words that a user can follow."""
+    words: list[str] = []
+    for m in members(hint):
+        origin = get_origin(m)
+        if origin is Literal:
+            words += [repr(a) for a in get_args(m)]
+        elif origin is tuple:
+            inner = [describe(a) for a in get_args(m) if a is not Ellipsis]
+            words.append(f"a list [{', '.join(inner)}{', …' if Ellipsis in get_args(m) else ''}]")
+        elif m is NoneType:
+            words.append(repr(NONE))
+        elif dataclasses.is_dataclass(m):
+            words.append(getattr(m, "__name__", str(m)))
+        else:
+            names = {
+                bool: "true or false",
+                int: "a whole number",
+                float: "a number",
+                str: "text",
+                Path: "a path",
+            }
+            words.append(names.get(m, str(m)))
+    return " or ".join(words)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ class Source:
 
 
 def stack(files: Sequence[Path], what: str, b0_world: Vector) -> list[Volume]:
+    """Open the files of one part; all must lie on one grid."""
     if not files:
         raise ValueError(f"no {what} files: give one for each echo, or one 4D file")
     volumes = [read(f, b0_world) for f in files]
@@ -41,6 +42,7 @@ def stack(files: Sequence[Path], what: str, b0_world: Vector) -> list[Volume]:
 
 
 def together(volumes: Sequence[Volume], scaled: bool = True) -> Tensor:
+    """All echoes of several files, echo first."""
     return torch.cat([v.tensor(scaled) for v in volumes])
 
 
@@ -84,6 +86,7 @@ def _times(te_s: Sequence[float], echoes: int, volumes: Sequence[Volume]) -> tup
 
 
 def scan_of(te_s: tuple[float, ...], b0_tesla: float | None, bipolar: bool, path: Path) -> Scan:
+    """A `Scan`; errors name the file."""
     if b0_tesla is None:
         raise ValueError(
             f"{path}: field strength unknown; give MagneticFieldStrength [T] in the JSON, or --b0"
@@ -97,6 +100,7 @@ def scan_of(te_s: tuple[float, ...], b0_tesla: float | None, bipolar: bool, path
 def masked(
     mask_file: Path | None, like: Volume, finite: Bool[Tensor, "x y z"]
 ) -> Bool[Tensor, "x y z"] | None:
+    """The user's mask without voxels that are no numbers."""
     if mask_file is None:
         return None
     mask = read_mask(mask_file, like)

@@ -37,7 +37,7 @@ def total_field(
     body: Callable[[Grid], Float[Tensor, "i j k"]] | None = None,
     kernel: Kernel | None = None,
     coarse_mm: float = 3.0,
-    reach: float = 2.2,
+    reach: float = 2.0,
 ) -> Float[Tensor, "x y z"]:
     """Field [ppm] of `chi_ppm` and, if `body` gives its χ on any grid, of what lies around the volume.
 
@@ -77,8 +77,12 @@ def total_field(
     large_grid = replace(grid, shape=outer, affine=as_affine(b))
     large = body(large_grid) - base if body else torch.zeros(outer)
     box = tuple(slice(s, s + n) for s, n in zip(before, inner, strict=True))
-    large[box] = small
-    by = convolution(dipole_kernel(large_grid, outer, kind), outer, outer)
+    own = torch.zeros(padded)  # the margin is the body's, as far as the large box is concerned
+    own[tuple(slice(-s, -s + n) for s, n in zip(start, grid.shape, strict=True))] = 1
+    large[box] = _pooled(own * source, factor) + (1 - _pooled(own, factor)) * large[box]
+    del own
+    apart = padded_size((outer[0] + inner[0], outer[1] + inner[1], outer[2] + inner[2]))
+    by = convolution(dipole_kernel(large_grid, apart, kind), outer, apart)
     correction = by(large)[box]
     small_grid = replace(large_grid, shape=inner)
     correction = correction - convolution(dipole_kernel(small_grid, inner, kind), inner, inner)(small)

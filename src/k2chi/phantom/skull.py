@@ -137,8 +137,8 @@ def _air(c: _Canvas) -> Distance:
         return lambda p: shape(mirrored(p))
 
     for shape, low, high in (
-        (lambda p: ellipsoid(p, (13, 80, 2), (13, 7, 15)), (-5, 60, -30), (40, 100, 30)),
-        (lambda p: ellipsoid(p, (-11, 80, -1), (11, 7, 12)), (-40, 60, -30), (5, 100, 30)),
+        (lambda p: ellipsoid(p, (13, 77, 2), (13, 6, 15)), (-5, 60, -30), (40, 100, 30)),
+        (lambda p: ellipsoid(p, (-11, 77, -1), (11, 6, 12)), (-40, 60, -30), (5, 100, 30)),
         (paired(lambda p: rounded_box(p, (8, 46, -35), (7, 19, 12), 5)), (-30, 10, -60), (30, 80, -10)),
         (paired(lambda p: ellipsoid(p, (8, 16, -38), (8.5, 13, 10))), (-30, -10, -60), (30, 45, -15)),
         (paired(lambda p: ellipsoid(p, (29, 50, -64), (12.5, 15, 16))), (-60, 20, -95), (60, 80, -35)),

@@ -113,22 +113,22 @@ def _wander(rng: np.random.Generator, count: int, amount: float) -> np.ndarray:
 def _cortical(s: _Surface, rng: np.random.Generator) -> list[Vessel]:
     """Veins on the brain's surface that drain upwards into the sagittal sinus, with side branches."""
     out = []
-    for y0 in np.arange(60, -96, -13.0):
+    for y0 in np.arange(62, -98, -12.0):
         angle = np.radians(90 - (y0 + 15) * 0.55)
         spread = rng.uniform(-0.2, 0.2)
         a = np.array([2.0, y0 + rng.uniform(-4, 4), 100.0])
         p = s.project(a[None], 2.0)[0]
         heading = np.array([1.0, -0.35 * np.cos(angle) + spread, -0.1])
-        length = int(rng.uniform(16, 30))
+        length = int(rng.uniform(20, 40))
         path = [p]
         turn = 0.0
         for _ in range(length):
-            turn = 0.8 * turn + 0.22 * rng.standard_normal()
+            turn = 0.75 * turn + 0.13 * rng.standard_normal()
             n = s.normal(p[None])[0]
             side = np.cross(n, heading)
             heading = heading + 0.45 * turn * side / max(np.linalg.norm(side), 1e-6)
             heading = heading - n * (heading @ n)
-            heading = heading / np.linalg.norm(heading) + np.array([0.03, 0, -0.03])
+            heading = heading / np.linalg.norm(heading) + np.array([0.05, 0, -0.06])
             p = s.project((p + 2.8 * heading)[None], 2.6 + 0.7 * np.sin(0.6 * len(path)))[0]
             if p[0] < 1.5:
                 break

@@ -83,7 +83,7 @@ def _outside(d, rough, x, y, z, e, share):  # type: ignore[no-untyped-def]
     if mastoid or ethmoid:  # walls between the cells
         air = min(air, 2.6 - 1.6 * abs(np.cos(0.72 * x) + np.cos(0.72 * y) + np.cos(0.72 * z)))
     if not (y > 84 and z < -40) and not ax > 74:  # only nostrils and ear canals open to the outside
-        air = min(air, d[_SKIN] - 4.5)
+        air = min(air, d[_SKIN] - 6.0)
     share[1] = _ramp(d[_SKIN], e)
     share[2] = _ramp(d[_SKIN] - 1.8, e)
     share[3] = _ramp(d[_SOFT] + 0.6 * rough, e) * (0.65 if rough > 1.2 else 1.0)

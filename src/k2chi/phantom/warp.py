@@ -1,4 +1,4 @@
-"""From a scanner's voxels to the atlas: where the head lies, how large it is, and how it differs from others."""
+"""From scanner to atlas: where the head lies, how large it is, and how it differs from others."""
 
 from dataclasses import dataclass
 from math import cos, radians, sin
@@ -9,9 +9,9 @@ from jaxtyping import Float
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from k2chi.data import Grid, Vector
+from k2chi.data import Vector
 
-BRAIN_SCALE = 0.93
+BRAIN_SCALE = 0.91
 """Size of a common adult brain relative to the MNI152 template, along each axis."""
 
 
@@ -47,7 +47,7 @@ class Warp:
     """Scanner position [mm] to atlas position [mm]: rotate, scale, then move by a smooth random field."""
 
     matrix: Float[Tensor, "3 3"]
-    """Rotation of the head and its scale: atlas = matrix · (scanner − centre) + …"""
+    """Rotation of the head and its scale: atlas = matrix · (scanner − centre) + shift"""
     centre_mm: Vector
     """Scanner position of the atlas origin."""
     shift: Volume
@@ -65,16 +65,6 @@ class Warp:
             straight = points - self.shift(straight).movedim(0, -1)
         inverse = torch.linalg.inv(self.matrix).to(points.dtype)
         return straight @ inverse.T + points.new_tensor(self.centre_mm)
-
-
-def positions(grid: Grid, start: int = 0, stop: int | None = None) -> Float[Tensor, "x y z 3"]:
-    """Scanner positions [mm] of the voxels of the planes `start` to `stop` of the first axis."""
-    stop = grid.shape[0] if stop is None else stop
-    a = torch.tensor(grid.affine, dtype=torch.float32)
-    i = torch.arange(start, stop, dtype=torch.float32)[:, None, None, None]
-    j = torch.arange(grid.shape[1], dtype=torch.float32)[None, :, None, None]
-    k = torch.arange(grid.shape[2], dtype=torch.float32)[None, None, :, None]
-    return i * a[:3, 0] + j * a[:3, 1] + k * a[:3, 2] + a[:3, 3]
 
 
 def rotation(pitch_deg: float, roll_deg: float, yaw_deg: float) -> np.ndarray:

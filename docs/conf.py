@@ -9,9 +9,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 sys.path.insert(0, str(HERE))
 
-import pages
+import pages  # noqa: E402
 
-import k2chi
+import k2chi  # noqa: E402
 
 project = "k2chi"
 author = "The k2chi authors"
@@ -31,7 +31,7 @@ autodoc_default_options = {"members": True, "undoc-members": False, "show-inheri
 
 
 def plain_text(app, what, name, obj, options, lines):
-    """Docstrings are plain text with `code` in backticks: whatever else means something to Sphinx is escaped."""
+    """Docstrings are plain text with `code` in backticks; what else means something to Sphinx is escaped."""
     text = inspect.cleandoc("\n".join(lines))
     parts = re.split(r"(`[^`\n]+`)", text)
     out = "".join(f"`{p}`" if p.startswith("`") else re.sub(r"([\\*|_])", r"\\\1", p) for p in parts)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import k2chi
 from k2chi.about import about
-from k2chi.config import members, recipe, settings_hints, shipped
 from k2chi.config import dumps as as_toml
+from k2chi.config import members, recipe, settings_hints, shipped
 from k2chi.pipeline import Pipeline
 
 STAGES = {
@@ -69,7 +69,8 @@ def methods_page() -> str:
         "Every stage of the pipeline is a choice. Each method below is a frozen dataclass: its",
     ]
     out += [
-        "fields are the settings, and calling it runs it. `k2chi methods` prints the same, `--json` for programs.",
+        "fields are the settings, and calling it runs it. `k2chi methods` prints the same, `--json` for",
+        "programs.",
         "",
     ]
     for stage, hint in settings_hints(Pipeline).items():
@@ -151,6 +152,7 @@ def api_pages() -> dict[str, str]:
         pages[f"api/{room}.md"] = "\n".join(lines)
     order = "\n".join(sorted(rooms, key=list(rooms).index))
     pages["api/index.md"] = (
-        f"# Reference\n\nEvery public name, from its docstring.\n\n```{{toctree}}\n:maxdepth: 1\n\n{order}\n```\n"
+        "# Reference\n\nEvery public name, from its docstring.\n\n"
+        f"```{{toctree}}\n:maxdepth: 1\n\n{order}\n```\n"
     )
     return pages

@@ -21,17 +21,18 @@ UNSURE = 0.25
 class Sign:
     """What three independent traits of a brain say; each −1 to 1, positive if phase grows with the field."""
 
-    dark: float
+    dark: float | None
     """Dark or fast-decaying spots (veins, deep nuclei) are paramagnetic."""
     skew: float
-    """Strong sources inside a brain are paramagnetic more often than diamagnetic."""
-    air: float
+    """Strong sources inside a brain are paramagnetic more often than diamagnetic; the weakest of the three."""
+    air: float | None
     """Air sinuses raise the field of the brain next to them."""
 
     @property
     def evidence(self) -> float:
-        """Their mean; its sign is the answer."""
-        return (self.dark + self.skew + self.air) / 3
+        """Their mean, the second counting half; its sign is the answer."""
+        known = [(v, w) for v, w in ((self.dark, 1.0), (self.skew, 0.5), (self.air, 1.0)) if v is not None]
+        return sum(v * w for v, w in known) / sum(w for _, w in known)
 
     @property
     def sure(self) -> bool:
@@ -73,14 +74,7 @@ def coarsen(field: Field) -> tuple[Field, tuple[int, int, int]]:
     return Field(ppm, mask, grid, field.scan, local=field.local), factor
 
 
-def _robust(x: Float[Tensor, "n"], limit: float) -> Float[Tensor, "n"]:
-    """Deviations from the median in units of the spread, cut at ±limit."""
-    away = x - x.median()
-    spread = 1.4826 * away.abs().median()
-    return (away / spread.clamp(min=1e-9)).clamp(-limit, limit)
-
-
-def _dark_and_skew(local: Field, iron: Float[Tensor, "x y z"] | None) -> tuple[float, float]:
+def _dark_and_skew(local: Field, iron: Float[Tensor, "x y z"] | None) -> tuple[float | None, float]:
     """Contrast of the most iron-like spots, and the lean of the whole distribution, of a quick map."""
     chi = TKD(threshold=0.2)(local).ppm
     near = spherical_mean(local.grid, 10.0, chi.device)
@@ -92,9 +86,10 @@ def _dark_and_skew(local: Field, iron: Float[Tensor, "x y z"] | None) -> tuple[f
     def detail(x: Tensor) -> Tensor:
         return (x - near(x * deep) / share)[deep]
 
-    inside = _robust(detail(chi), 8.0)
+    inside = detail(chi)
+    inside = ((inside - inside.median()) / inside.std().clamp(min=1e-9)).clamp(-8, 8)
     skew = float(inside.pow(3).mean())
-    dark = 0.0
+    dark = None
     if iron is not None:
         spots = detail(iron)
         if float(spots.std()) > 0:
@@ -113,14 +108,13 @@ def _air(total: Field) -> float:
     x, y, z = p.unbind(1)
     basis = torch.stack([torch.ones_like(x), x, y, z, x * x, y * y, z * z, x * y, x * z, y * z], 1)
     value = total.ppm[total.mask].double()
-    weight = torch.ones_like(value)
-    rest = value
+    weight, rest, spread = torch.ones_like(value), value, value.std()
     for _ in range(8):  # iteratively reweighted: the peaks must not pull the fit
         fit = torch.linalg.lstsq(basis * weight[:, None], (value * weight)[:, None]).solution[:, 0]
         rest = value - basis @ fit
         spread = 1.4826 * rest.abs().median()
         weight = 1 / (rest.abs() / (2 * spread + 1e-12)).clamp(min=1)
-    return float(_robust(rest, 10.0).pow(3).mean())
+    return float((rest / (spread + 1e-12)).clamp(-10, 10).pow(3).mean())
 
 
 def phase_sign(
@@ -142,5 +136,13 @@ def phase_sign(
         floor = 0.05 * float(magnitude[local.mask].mean())
         iron = -_coarse((magnitude + floor + 1e-12).log(), factor)
     dark, skew = _dark_and_skew(small, iron)
-    air = _air(coarsen(total)[0]) if total is not None else 0.0
-    return Sign(*(max(-1.0, min(1.0, v / scale)) for v, scale in ((dark, 0.5), (skew, 1.0), (air, 5.0))))
+    air = _air(coarsen(total)[0]) if total is not None else None
+
+    def limited(value: float, scale: float) -> float:
+        return max(-1.0, min(1.0, value / scale))
+
+    return Sign(
+        None if dark is None else limited(dark, 0.5),
+        limited(skew, 0.4),
+        None if air is None else limited(air, 5.0),
+    )

@@ -22,6 +22,10 @@ from k2chi.field.smooth import gaussian
 
 WORK_MM = 2.0
 """Voxel [mm] on which the shape is found; the edge is then drawn on the full grid."""
+MOST_LITRES = 2.2
+"""No brain with its CSF is larger than this."""
+DEEP_MM = 5.0
+"""Deeper than this [mm] below the surface of the shape, dark voxels are brain too."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class BrainMask:
     coarse voxels. About 6 s at 164×205×205.
     """
 
-    edge: float = 0.5
+    edge: float = 0.55
     """Where the edge lies between dark (0) and the brain nearby (1)."""
     close_mm: float = 7.0
     """Sulci and drop-out narrower than twice this [mm] are closed over."""
@@ -59,7 +63,9 @@ class BrainMask:
         small = _coarsen(size, steps)
         x, y, z = (v * s for v, s in zip(echoes.grid.voxel_mm, steps, strict=True))
         shape, reference = _find(small, (x, y, z), self.edge, self.close_mm)
-        mask = _draw(size, _refine(shape, steps, size.shape), _refine(reference, steps, size.shape), echoes.grid, self.edge)
+        depth = ndimage.distance_transform_edt(shape, sampling=(x, y, z))
+        fine = [_refine(part, steps, size.shape) for part in (shape, depth, reference)]
+        mask = _draw(size, fine[0] > 0.3, fine[1] > DEEP_MM, fine[2], echoes.grid.voxel_mm, self.edge)
         return with_mask(echoes, _whole_if_cut_out(_without_cord(mask, echoes.grid), size), "BrainMask")
 
 
@@ -91,7 +97,6 @@ def _find(size: Array, voxel_mm: Vector, edge: float, close_mm: float) -> tuple[
     top = np.percentile(size[size > 0], 97)
     bright = size > 0.7 * otsu(np.minimum(size[size > 0], top))
     reference = np.full_like(size, np.median(size[bright]))
-    core = bright
     for _ in range(3):
         core = _thickest(bright, 6.0, voxel_mm)
         inner = core & (size > 0.5 * reference) & (size < 2 * reference)
@@ -99,16 +104,26 @@ def _find(size: Array, voxel_mm: Vector, edge: float, close_mm: float) -> tuple[
         near = _smooth(size * inner, 15.0, voxel_mm) / np.maximum(share, 1e-9)
         reference = np.where(share > 1e-6, near, np.median(size[inner]))
         bright = size > edge * 0.9 * reference
-    depths = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
-    tries = [_cut_loose(bright, depth, voxel_mm) for depth in depths]
-    litres = [t.sum() * np.prod(voxel_mm) / 1e6 for t in tries]
-    chosen = tries[-1]
-    for (one, v), (_, w) in pairwise(zip(tries, litres, strict=True)):
-        if v < 2.2 and w > 0.97 * v:
-            chosen = one
-            break
+    chosen = _loose(size, reference, edge, voxel_mm)
     shape = erode(dilate(chosen, close_mm, voxel_mm), close_mm, voxel_mm) | chosen
     return fill_holes(shape), reference
+
+
+def _loose(size: Array, reference: Array, edge: float, voxel_mm: Vector) -> Array:
+    """Bright tissue eroded just deep enough to let go of the rest, and grown back.
+
+    Deep enough: going a step deeper takes less than 3 %, and the volume is a brain's. If no depth is, bridges
+    are cut by asking for more brightness.
+    """
+    loose = size > 0
+    for harder in (0.9, 1.1, 1.3):
+        bright = size > harder * edge * reference
+        tries = (_cut_loose(bright, depth, voxel_mm) for depth in (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0))
+        for loose, deeper in pairwise(tries):
+            litres = loose.sum() * np.prod(voxel_mm) / 1e6
+            if litres < MOST_LITRES and deeper.sum() > 0.97 * loose.sum():
+                return loose
+    return loose
 
 
 def _thickest(bright: Array, depth_mm: float, voxel_mm: Vector) -> Array:
@@ -131,16 +146,29 @@ def _cut_loose(bright: Array, depth_mm: float, voxel_mm: Vector) -> Array:
     return largest_part(dilate(core, depth_mm + 0.5 * min(voxel_mm), voxel_mm) & solid)
 
 
-def _draw(size: Array, shape: Array, reference: Array, grid: Grid, edge: float) -> Array:
-    """The edge on the full grid: bright voxels of the shape, smoothed and filled."""
-    v = grid.voxel_mm
-    region = shape > 0.3
-    bright = region & (size > edge * reference)
-    bright = largest_part(bright)
+def _draw(size: Array, region: Array, deep: Array, reference: Array, v: Vector, edge: float) -> Array:
+    """The edge on the full grid: what is bright in the region, or deep inside it, smoothed and filled."""
+    bright = largest_part(region & (size > edge * reference) | deep)
     closed = erode(dilate(bright, 3.0, v), 3.0, v) & region & (size > 0.5 * edge * reference)
     mask = fill_holes(bright | closed)
     soft = _smooth(mask, 0.6 * max(v), v) > 0.5
-    return fill_holes(largest_part(np.asarray(soft)))
+    return _fill_slices(fill_holes(largest_part(np.asarray(soft))), v)
+
+
+def _fill_slices(mask: Array, voxel_mm: Vector) -> Array:
+    """Fill what is closed in within any one slice, up to 4 cm²: drop-out that reaches in from below."""
+    for axis in range(3):
+        within = np.zeros((3, 3, 3), bool)
+        np.moveaxis(within, axis, 0)[1] = ndimage.generate_binary_structure(2, 1)
+        parts, count = ndimage.label(~mask, within)
+        area = np.bincount(parts.ravel(), minlength=count + 1) * np.prod(voxel_mm) / voxel_mm[axis]
+        fill = area <= 400
+        for other in {0, 1, 2} - {axis}:
+            fill[parts.take(0, other)] = False
+            fill[parts.take(-1, other)] = False
+        fill[0] = False
+        mask = mask | fill[parts]
+    return mask
 
 
 def _without_cord(mask: Array, grid: Grid) -> Array:

@@ -24,7 +24,7 @@ class Sign:
     dark: float | None
     """Dark or fast-decaying spots (veins, deep nuclei) are paramagnetic."""
     skew: float
-    """Strong sources inside a brain are paramagnetic more often than diamagnetic; the weakest of the three."""
+    """Strong sources inside a brain are paramagnetic more often than not; the weakest of the three."""
     air: float | None
     """Air sinuses raise the field of the brain next to them."""
 
@@ -44,9 +44,8 @@ class Sign:
         return -1 if self.sure and self.evidence < 0 else 1
 
     def __str__(self) -> str:
-        parts = (
-            f"dark spots {self.dark:+.2f}, strong sources {self.skew:+.2f}, field next to air {self.air:+.2f}"
-        )
+        named = (("dark spots", self.dark), ("strong sources", self.skew), ("field next to air", self.air))
+        parts = ", ".join(f"{name} {value:+.2f}" for name, value in named if value is not None)
         if not self.sure:
             return f"sign of the phase not certain ({parts}): taken as it is; look whether veins are bright"
         if self.value > 0:

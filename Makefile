@@ -40,9 +40,9 @@ docs: $(VENV)/.ready-docs
 	@echo "open docs/_build/html/index.html"
 
 bench: $(VENV)/.ready-bench
-	$(BIN)/python bench/speed.py
-	$(BIN)/python bench/accuracy.py
-	$(BIN)/python bench/peers.py
+	$(BIN)/python bench/speed.py --write
+	$(BIN)/python bench/accuracy.py --write
+	$(BIN)/python bench/peers.py --write
 
 clean:
 	rm -rf docs/_build build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -34,7 +34,11 @@ def plain_text(app, what, name, obj, options, lines):
     """Docstrings are plain text with `code` in backticks; what else means something to Sphinx is escaped."""
     text = inspect.cleandoc("\n".join(lines))
     parts = re.split(r"(`[^`\n]+`)", text)
-    out = "".join(f"`{p}`" if p.startswith("`") else re.sub(r"([\\*|_])", r"\\\1", p) for p in parts)
+    # Sphinx wants a boundary on both sides of code, as in `fine`³: an escaped space is one, and is not shown.
+    plain = (re.sub(r"([\\*|_])", r"\\\1", p) for p in parts)
+    out = "".join(
+        f"\\ ``{p[1:-1]}``\\ " if p.startswith("`") else q for p, q in zip(parts, plain, strict=True)
+    )
     paragraphs = re.split(r"\n\s*\n", out)
     lines[:] = "\n\n".join(" ".join(p.split()) for p in paragraphs).splitlines()
 

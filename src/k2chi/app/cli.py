@@ -30,10 +30,11 @@ from k2chi.app.options import (
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-def _version(show: bool) -> None:
-    if show:
+def _version(wanted: bool) -> bool:
+    if wanted:
         typer.echo(f"k2chi {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

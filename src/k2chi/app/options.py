@@ -79,11 +79,9 @@ def show(result: Any, as_json: bool) -> None:
         typer.echo(words)
     for words in result.record["warnings"]:
         typer.echo(f"warning: {words}", err=True)
-    for name in ("Chimap.nii.gz", "report.html", ".html"):
-        for file in files:
-            if file.endswith(name):
-                typer.echo(f"wrote {file}")
-                break
+    for file in files:
+        if file.endswith(("Chimap.nii.gz", ".html")):
+            typer.echo(f"wrote {file}")
     typer.echo(
         f"{len(files)} files in {result.out}, {sum(result.record['seconds'].values()):.0f} s of computing"
     )

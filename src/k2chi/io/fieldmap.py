@@ -27,7 +27,8 @@ def read_field(
 ) -> tuple[Field, Source]:
     """A total or local field map in ppm, Hz, or rad at the mean echo time.
 
-    Without a mask, voxels that are not exactly zero are used. ppm needs neither B0 nor echo time, except
+    Without a mask, voxels that are not exactly zero are used; with one, a local field may be zero (eroded)
+    in a part of it, which χ still fills. ppm needs neither B0 nor echo time, except
     in non-linear methods: 3 T and 20 ms are then assumed, and said.
     """
     says: list[str] = []
@@ -79,6 +80,11 @@ def read_field(
         same_place(volume, magnitudes[0])
         squares, _ = finite_only(together(magnitudes), magnitude, "magnitude", warnings)
         mag = squares.square().sum(0).sqrt()
-    field = Field(torch.where(found, ppm, 0.0), found, volume.grid, scan, magnitude=mag, local=local)
+    support = None
+    if local and mask is not None:  # a local field is often eroded: χ may still fill the whole mask
+        support, found = found, found & (ppm != 0)
+    field = Field(
+        torch.where(found, ppm, 0.0), found, volume.grid, scan, support=support, magnitude=mag, local=local
+    )
     files = (path, *magnitude, *([mask] if mask else []))
     return field, Source(files, volume.codes, tuple(says), tuple(warnings))

@@ -45,7 +45,12 @@ def test_cylinder_by_hand(angle: float, inside: float) -> None:
 
 def test_sources_hold_their_volume() -> None:
     """Partial volume sums to the body's volume, on uneven tilted voxels too."""
-    affine = ((0.8, 0.0, 0.0, -20.0), (0.0, 0.96, -0.84, -8.0), (0.0, 0.28, 2.88, -30.0), (0.0, 0.0, 0.0, 1.0))
+    affine = (
+        (0.8, 0.0, 0.0, -20.0),
+        (0.0, 0.96, -0.84, -8.0),
+        (0.0, 0.28, 2.88, -30.0),
+        (0.0, 0.0, 0.0, 1.0),
+    )
     grid = Grid((50, 50, 21), affine)
     sphere = Sphere(7.0, 2.0, (0.5, 1.5, 3.0)).source(grid)
     assert float(sphere.sum()) * grid.voxel_volume_mm3 == pytest.approx(2 * 4 / 3 * torch.pi * 343, rel=2e-3)

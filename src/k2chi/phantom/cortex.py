@@ -13,6 +13,7 @@ from torch import Tensor
 
 from k2chi.phantom.warp import Volume
 
+
 @lru_cache(maxsize=1)
 def brain_maps() -> Volume:
     """Shares of grey and white matter (two channels, 0 to 1) on the 1 mm MNI152 grid (Fonov 2011,

@@ -37,13 +37,13 @@ def total_field(
     body: Callable[[Grid], Float[Tensor, "i j k"]] | None = None,
     kernel: Kernel | None = None,
     coarse_mm: float = 3.0,
-    reach: float = 2.0,
+    around_mm: float = 400.0,
 ) -> Float[Tensor, "x y z"]:
     """Field [ppm] of `chi_ppm` and, if `body` gives its χ on any grid, of what lies around the volume.
 
     The fine transform wraps around. What it gets wrong — the volume's own copies beside it, and the missing
-    body outside — is smooth inside, so it is computed on voxels of `coarse_mm` in a box `reach` times as
-    large, and added: f = D_wrapped(χ) + interpolated [ D_large(χ, body) − D_wrapped(χ coarse) ]. Outside the
+    body outside — is smooth inside, so it is computed on voxels of `coarse_mm` in a box of at least
+    `around_mm`, 200 mm larger than the volume, and added: f = D_wrapped(χ) + interpolated [ D_large(χ, body) − D_wrapped(χ coarse) ]. Outside the
     box is air, or water level if there is no `body`. Against a transform padded twofold this errs by less
     than 1 % inside the head, at a seventh of its memory. `kernel` None takes `continuous` if B0 lies along
     an array axis and `green` if it is oblique, where the former rings.
@@ -70,7 +70,9 @@ def total_field(
     a = np.asarray(wide.affine, dtype=float)
     step = a[:3, :3] * factor
     corner = a[:3, 3] + a[:3, :3] @ np.full(3, (factor - 1) / 2)
-    outer = padded_size(inner, reach)
+    edges = [factor * v for v in grid.voxel_mm]
+    need = [max(n + 200 / e, around_mm / e) if body else n for n, e in zip(inner, edges, strict=True)]
+    outer = padded_size((ceil(need[0]), ceil(need[1]), ceil(need[2])))
     before = tuple((o - n) // 2 for o, n in zip(outer, inner, strict=True))
     b = np.eye(4)
     b[:3, :3], b[:3, 3] = step, corner - step @ np.asarray(before)

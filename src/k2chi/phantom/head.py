@@ -15,11 +15,11 @@ from torch import Tensor
 
 from k2chi.data import Grid, Vector
 from k2chi.phantom.cortex import brain_maps
-from k2chi.phantom.geometry import coverage, ellipsoid, tube
+from k2chi.phantom.geometry import coverage, ellipsoid
 from k2chi.phantom.lesions import Lesion, place
-from k2chi.phantom.nuclei import NUCLEI, PLEXUS, bounds, nucleus
+from k2chi.phantom.nuclei import EYE, NUCLEI, PLEXUS, bounds, nucleus
 from k2chi.phantom.skull import SURFACES, surfaces
-from k2chi.phantom.tissue import BRAIN_LABELS, CHALLENGE_GROUP, LABEL_OF, LABELS, Tissue, tissue_of, tissues
+from k2chi.phantom.tissue import BRAIN_LABELS, CHALLENGE_GROUP, LABEL_OF, LABELS, tissue_of, tissues
 from k2chi.phantom.veins import Vessel, occupancy, venous_tree
 from k2chi.phantom.voxels import LAYERS, fill
 from k2chi.phantom.warp import Volume, Warp, person, smooth_noise
@@ -156,6 +156,7 @@ class _Painter:
 
     def paint(self) -> Head:
         self._large()
+        self._eyes()
         self._plexus()
         self._lesions(("lesion hyperintense", "lesion isointense", "lesion rim"))
         self._veins()
@@ -219,8 +220,20 @@ class _Painter:
         self.labels[at] = torch.where(new, torch.tensor(label, dtype=torch.int16), self.labels[at])
         self.most[at] = torch.where(new, alpha, most)
 
+    def _eyes(self) -> None:
+        """Globes with lenses, optic nerves and the straight muscles, in the fat of the orbits."""
+        for sign in (-1.0, 1.0):
+            xs = sorted((sign * 10.0, sign * 50.0))
+            at = self._window((xs[0], 15, -58), (xs[1], 82, -20))
+            if at is None:
+                continue
+            p = self.warp(self._scanner(at)) * torch.tensor([sign, 1.0, 1.0])
+            for tissue, shapes in EYE:
+                alpha = coverage(torch.stack([shape(p) for shape in shapes]).amax(0), self.edge)
+                name = "eye" if tissue == "eye" else "muscle"
+                self._over(at, alpha * ~self.brain[at], self.row(tissue), LABEL_OF[name])
+
     def _plexus(self) -> None:
-        nodes, radii = PLEXUS
         for sign in (-1.0, 1.0):
             xs = sorted((sign * 10.0, sign * 36.0))
             at = self._window((xs[0], -50, -20), (xs[1], -12, 20))
@@ -228,7 +241,7 @@ class _Painter:
                 continue
             p = self.warp(self._scanner(at)) * torch.tensor([sign, 1.0, 1.0])
             rough = self.fine(p)[0]
-            alpha = coverage(tube(p, nodes, radii) + 0.7 * rough, self.edge)
+            alpha = coverage(PLEXUS(p) + 0.7 * self.who.variation * rough, self.edge)
             alpha *= self.labels[at] == LABEL_OF["lateral ventricle"]
             self._over(at, alpha, self.row("choroid plexus"), LABEL_OF["choroid plexus"])
 

@@ -71,7 +71,9 @@ class Sphere:
     def source(self, grid: Grid, supersample: int = 4) -> Float[Tensor, "x y z"]:
         """χ [ppm] with partial volume: each voxel at the surface is sampled `supersample`³ times."""
         centre = torch.tensor(self.centre_mm, dtype=torch.float64)
-        return self.chi_ppm * _covered(grid, lambda p: self.radius_mm - (p - centre).norm(dim=-1), supersample)
+        return self.chi_ppm * _covered(
+            grid, lambda p: self.radius_mm - (p - centre).norm(dim=-1), supersample
+        )
 
     def field(self, grid: Grid) -> Float[Tensor, "x y z"]:
         """Field [ppm] at each voxel's centre."""

@@ -44,6 +44,8 @@ def _smooth(nodes: list[Vector], radii: list[float], step_mm: float = 3.0) -> tu
 class _Surface:
     """The inside of the skull, to lay vessels on."""
 
+    _STENCIL = np.vstack([np.zeros(3), 1.5 * np.eye(3), -1.5 * np.eye(3)])
+
     def __init__(self, distance: Volume) -> None:
         self.distance = distance
 
@@ -51,16 +53,20 @@ class _Surface:
         out: np.ndarray = self.distance(torch.as_tensor(p, dtype=torch.float32))[0].numpy()
         return out
 
-    def normal(self, p: np.ndarray) -> np.ndarray:
-        """Unit vectors pointing inwards."""
-        e = np.eye(3) * 1.5
-        g = np.stack([self(p + e[a]) - self(p - e[a]) for a in range(3)], -1)
-        out: np.ndarray = g / np.maximum(np.linalg.norm(g, axis=-1, keepdims=True), 1e-6)
-        return out
+    def look(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distances, and unit vectors pointing inwards."""
+        d = self(p[..., None, :] + self._STENCIL)
+        g = d[..., 1:4] - d[..., 4:7]
+        return d[..., 0], g / np.maximum(np.linalg.norm(g, axis=-1, keepdims=True), 1e-6)
 
-    def project(self, p: np.ndarray, depth_mm: float) -> np.ndarray:
-        for _ in range(4):
-            p = p + self.normal(p) * (depth_mm - self(p))[..., None]
+    def normal(self, p: np.ndarray) -> np.ndarray:
+        return self.look(p)[1]
+
+    def project(self, p: np.ndarray, depth_mm: float, rounds: int = 3) -> np.ndarray:
+        """Move points along the normal to `depth_mm` under the surface."""
+        for _ in range(rounds):
+            d, n = self.look(p)
+            p = p + n * (depth_mm - d)[..., None]
         return p
 
 
@@ -129,7 +135,7 @@ def _cortical(s: _Surface, rng: np.random.Generator) -> list[Vessel]:
             heading = heading + 0.45 * turn * side / max(np.linalg.norm(side), 1e-6)
             heading = heading - n * (heading @ n)
             heading = heading / np.linalg.norm(heading) + np.array([0.05, 0, -0.06])
-            p = s.project((p + 2.8 * heading)[None], 2.6 + 0.7 * np.sin(0.6 * len(path)))[0]
+            p = s.project((p + 2.8 * heading)[None], 2.6 + 0.7 * np.sin(0.6 * len(path)), 2)[0]
             if p[0] < 1.5:
                 break
             path.append(p)
@@ -194,10 +200,9 @@ def venous_tree(inner: Volume, seed: int, variation: float = 1.0, medullary: int
         for kind, nodes, radii in _FIXED:
             p, r = _smooth(nodes, radii)
             midline = max(abs(q[0]) for q in nodes) < 1
-            if midline and side < 0:
-                continue
             bend = 0.25 * variation * _wander(rng, len(p), 0.5) * (0 if midline else 1)
-            half.append(_vessel(kind, p + bend * np.hanning(len(p))[:, None], r))
+            if side > 0 or not midline:
+                half.append(_vessel(kind, p + bend * np.hanning(len(p))[:, None], r))
         half += _cortical(s, rng) + _medullary(rng, medullary)
         out += [Vessel(v.kind, tuple((side * a, b, c) for a, b, c in v.nodes), v.radii_mm) for v in half]
     return out

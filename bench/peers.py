@@ -26,17 +26,21 @@ Solver = Callable[[Field], torch.Tensor]
 
 
 def split_bregman(local: Field) -> torch.Tensor:
-    """qmrpy's total variation, at its default weights."""
+    """qmrpy's total variation, λ₁ 1e-4 and λ₂ 1e-2."""
+    x, y, z = local.grid.shape
+    n = max(x, y)  # 2.0.0 works only where the first two axes are equally long: zeros behind the shorter one
+    field, mask = np.zeros((n, n, z)), np.zeros((n, n, z))
+    field[:x, :y], mask[:x, :y] = local.ppm.numpy(), local.mask.numpy()
     got = qsm_split_bregman(
-        local.ppm.double().numpy(),
-        local.mask.numpy(),
+        field * mask,
+        mask,
         lambda_l1=1e-4,
         lambda_l2=1e-2,
         direction="forward",
         image_resolution_mm=np.asarray(local.grid.voxel_mm),
         pad_size=(0, 0, 0),
     )
-    return torch.from_numpy(np.asarray(got)).float() * local.mask
+    return torch.from_numpy(np.asarray(got)[:x, :y]).float() * local.mask
 
 
 SOLVERS: dict[str, Solver] = {

@@ -2,9 +2,8 @@
 
     python bench/speed.py [--shape 164 205 205] [--recipe default] [--stages-only] [--write]
 
-A stage's process loads what the stage before left, runs once, after a run at low resolution (so that compiling
-is not counted), and reports wall time and the peak of its resident memory. Without --write the table is only
-printed.
+A stage's process loads what the stage before left and runs once, after a run at low resolution, so that
+compiling is not counted. It reports wall time and the peak of its resident memory.
 """
 
 import argparse

@@ -9,18 +9,10 @@ from scipy.ndimage import binary_erosion
 
 from k2chi.data import Grid
 from k2chi.ops import dipole, laplacian
-from k2chi.phantom.exposure import regrid, total_field
+from k2chi.phantom.exposure import total_field
 from k2chi.phantom.head import DigitalHead
-from k2chi.phantom.scanner import (
-    GRE,
-    Simulation,
-    averaged,
-    box,
-    crop_kspace,
-    quick,
-    shimmed,
-    spoiled,
-)
+from k2chi.phantom.sampling import averaged, crop_kspace, regrid
+from k2chi.phantom.scanner import GRE, Simulation, box, quick, shimmed, spoiled
 from k2chi.units import GAMMA_BAR_MHZ_PER_T
 
 WHO = DigitalHead(seed=1)
@@ -131,7 +123,7 @@ def test_bipolar_ramp(plain: Simulation) -> None:
 
 @pytest.mark.parametrize(("fine", "coarse"), [(12, 8), (15, 9), (16, 7), (9, 9)])
 def test_resampling_keeps_place_and_mean(fine: int, coarse: int) -> None:
-    """A ramp in mm stays that ramp under averaging (to the share of cut voxels); a slow wave under the crop."""
+    """Averaging keeps a ramp in mm (but for cut voxels); the crop of k-space keeps a slow wave."""
     grid = Grid.of((coarse, 8, 8), (2.0, 2.0, 2.0))
     finer = regrid(grid, (fine, 8, 8))
     assert finer.voxel_mm[0] * fine == pytest.approx(grid.voxel_mm[0] * coarse)

@@ -54,7 +54,7 @@ def test_sources_hold_their_volume() -> None:
     grid = Grid((50, 50, 21), affine)
     sphere = Sphere(7.0, 2.0, (0.5, 1.5, 3.0)).source(grid)
     assert float(sphere.sum()) * grid.voxel_volume_mm3 == pytest.approx(2 * 4 / 3 * torch.pi * 343, rel=2e-3)
-    assert 0 <= float(sphere.min())
+    assert float(sphere.min()) >= 0
     assert float(sphere.max()) == 2
     rod = Cylinder(5.0).source(Grid.of((4, 32, 32)), 8)
     assert float(rod[1].sum()) == pytest.approx(torch.pi * 25, rel=3e-3)

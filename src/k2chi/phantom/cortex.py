@@ -4,7 +4,6 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -28,9 +27,14 @@ def brain_maps() -> Volume:
         raise ModuleNotFoundError("the digital head starts from maps inside nilearn: pip install nilearn")
     folder = Path(found.submodule_search_locations[0]) / "datasets" / "data"
 
+    import nibabel as nib  # here alone: files belong to io, these are constants
+
     def read(kind: str) -> np.ndarray:
-        image = nib.load(folder / f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz")
-        origin.append(tuple(float(v) for v in image.affine[:3, 3]))
+        image: nib.Nifti1Image = nib.Nifti1Image.from_filename(
+            folder / f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
+        )
+        corner = image.affine[:3, 3]
+        origin.append((float(corner[0]), float(corner[1]), float(corner[2])))
         return np.asarray(image.dataobj, dtype=np.float32) / 255
 
     origin: list[tuple[float, float, float]] = []

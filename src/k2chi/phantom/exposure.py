@@ -9,21 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from k2chi.data import Grid, Size, as_affine
+from k2chi.data import Grid, as_affine
 from k2chi.ops.dipole import Kernel, dipole_kernel
 from k2chi.ops.fourier import convolution, padded_size
 from k2chi.phantom.tissue import AIR_PPM
-
-
-def regrid(grid: Grid, shape: Size) -> Grid:
-    """The same box with another number of voxels; index n//2 keeps its place, as a crop of k-space needs."""
-    a = np.asarray(grid.affine, dtype=float)
-    ratio = [n / m for n, m in zip(grid.shape, shape, strict=True)]
-    centre = a[:3, 3] + a[:3, :3] @ [n // 2 for n in grid.shape]
-    b = np.eye(4)
-    b[:3, :3] = a[:3, :3] * ratio
-    b[:3, 3] = centre - b[:3, :3] @ [m // 2 for m in shape]
-    return replace(grid, shape=shape, affine=as_affine(b))
 
 
 def _pooled(x: Float[Tensor, "x y z"], factor: int) -> Float[Tensor, "i j k"]:
@@ -43,10 +32,14 @@ def total_field(
 
     The fine transform wraps around. What it gets wrong — the volume's own copies beside it, and the missing
     body outside — is smooth inside, so it is computed on voxels of `coarse_mm` in a box of at least
-    `around_mm`, 200 mm larger than the volume, and added: f = D_wrapped(χ) + interpolated [ D_large(χ, body) − D_wrapped(χ coarse) ]. Outside the
-    box is air, or water level if there is no `body`. Against a transform padded twofold this errs by less
-    than 1 % inside the head, at a seventh of its memory. `kernel` None takes `continuous` if B0 lies along
-    an array axis and `green` if it is oblique, where the former rings.
+    `around_mm` and 200 mm larger than the volume, and added:
+
+        f = D_wrapped(χ) + interpolated [ D_large(χ and body) − D_wrapped(χ, coarse) ]
+
+    Outside the box is air, or water if there is no `body`. On the digital head at 2 mm this differs from one
+    transform padded twofold by 1.4 % in the brain (coarse voxels of 4 mm; rounding error with 2 mm), at an
+    eighth of the memory. `kernel` None takes `continuous` if B0 lies along an array axis and `green` if it is
+    oblique, where the former rings.
     """
     along = max(abs(c) for c in grid.b0_dir) > 1 - 1e-6
     kind: Kernel = kernel or ("continuous" if along else "green")

@@ -36,6 +36,10 @@ class Lesion:
         return 4 / 3 * float(np.pi * np.prod(self.semi_mm))
 
 
+def _vector(v: np.ndarray) -> Vector:
+    return float(v[0]), float(v[1]), float(v[2])
+
+
 def _candidates(warp: Warp, inner: Volume, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Atlas positions deep in white matter, with their distance to the lateral ventricles' course [mm]."""
     p = rng.uniform((-58, -85, -10), (58, 50, 55), (6000, 3))
@@ -57,7 +61,7 @@ def place(
     """Lesions of one person, and the central veins of the MS lesions.
 
     MS lesions keep near the ventricles, are 2–7 mm in semi-axis, do not touch one another, and take the
-    three kinds in turn. Microbleeds are 1–2.5 mm; the calcification is an oval of some 4 mm beside the pallidum.
+    three kinds in turn. Microbleeds are 1–2.5 mm; a calcification is an oval of 4 mm behind the thalamus.
     """
     if min(ms, microbleeds, calcifications) < 0:
         raise ValueError("a number of lesions below zero: give 0 or more")
@@ -82,11 +86,12 @@ def place(
         go /= np.linalg.norm(go)
         tip = warp.back(torch.as_tensor((at + go)[None], dtype=torch.float32))[0].numpy() - centre
         tip /= np.linalg.norm(tip)
-        found.append(Lesion(kind, tuple(map(float, centre)), tuple(map(float, semi)), tuple(map(float, tip)), tuple(map(float, at))))  # type: ignore[arg-type]  # fmt: skip
+        found.append(Lesion(kind, _vector(centre), _vector(semi), _vector(tip), _vector(at)))
         if kind in KINDS:
             steps = np.linspace(-1.5, 1.5, 9)[:, None] * reach
             nodes = at + steps * go + 0.4 * np.sin(steps * 0.6) * np.roll(go, 1)
-            veins.append(Vessel("deep vein", tuple(tuple(map(float, n)) for n in nodes), tuple([float(rng.uniform(0.3, 0.5))] * 9)))  # type: ignore[misc]  # fmt: skip
+            radius = float(rng.uniform(0.3, 0.5))
+            veins.append(Vessel("deep vein", tuple(_vector(n) for n in nodes), (radius,) * len(nodes)))
         return True
 
     for order, count, kinds in ((near, ms, KINDS), (anywhere, microbleeds, ("microbleed",))):

@@ -9,7 +9,6 @@ import torch
 from k2chi.data import Vector
 from k2chi.phantom.geometry import Ball, Distance, Points, Tube, coverage, mirrored, smooth_union
 
-
 NUCLEI: dict[str, tuple[Ball, ...]] = {
     "thalamus": (
         Ball((7, -8, 9.5), (7.5, 5.5, 6.5), (0.5, 0.86, 0.1), (0.86, -0.5, 0)),

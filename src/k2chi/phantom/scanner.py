@@ -18,11 +18,12 @@ from jaxtyping import Bool, Complex, Float, Int16
 from torch import Tensor
 
 from k2chi import units
-from k2chi.data import Echoes, Field, Grid, Scan, Size, Vector
+from k2chi.data import Echoes, Field, Grid, Scan, Vector
 from k2chi.ops.fourier import fast_size
-from k2chi.phantom.exposure import regrid, total_field
+from k2chi.phantom.exposure import total_field
 from k2chi.phantom.head import DigitalHead, Head
 from k2chi.phantom.lesions import Lesion
+from k2chi.phantom.sampling import averaged, central, crop_kspace, regrid
 from k2chi.phantom.tissue import LABELS
 from k2chi.progress import track
 
@@ -70,32 +71,6 @@ class Simulation:
     truth: Truth
 
 
-def averaged(x: Float[Tensor, "i j k"], shape: Size) -> Float[Tensor, "x y z"]:
-    """Mean over each voxel of a coarser grid of the same box (shares of cut voxels counted), as `regrid` aligns."""
-    for axis, (m, n) in enumerate(zip(x.shape, shape, strict=True)):
-        if m == n:
-            continue
-        ratio = n / m  # fine voxel in coarse voxels
-        low = (torch.arange(m, dtype=torch.float64) - m // 2 - 0.5) * ratio + n // 2 + 0.5
-        rows = torch.arange(n, dtype=torch.float64)[:, None]
-        share = (torch.minimum(rows + 1, low + ratio) - torch.maximum(rows, low)).clamp(min=0)
-        share = (share / share.sum(1, keepdim=True)).to(x.dtype)
-        x = torch.tensordot(share, x, dims=([1], [axis])).movedim(0, axis)
-    return x.contiguous()
-
-
-def crop_kspace(x: Complex[Tensor, "i j k"], shape: Size) -> Complex[Tensor, "x y z"]:
-    """Keep the inner `shape` frequencies: what a scanner with larger voxels would have measured."""
-    k = torch.fft.fftn(torch.fft.ifftshift(x), norm="forward")
-    for axis, n in enumerate(shape):
-        m = k.shape[axis]
-        if n < m:
-            keep = torch.cat([torch.arange((n + 1) // 2), torch.arange(m - n // 2, m)])
-            k = k.index_select(axis, keep)
-    out: Tensor = torch.fft.fftshift(torch.fft.ifftn(k, norm="forward"))
-    return out
-
-
 def spoiled(m0: Tensor, r1_per_s: Tensor, tr_s: float, flip_deg: float) -> Tensor:
     """Steady state of spoiled GRE: M0 sinα (1 − E₁) / (1 − E₁ cosα), E₁ = exp(−TR R1)."""
     a, e1 = radians(flip_deg), torch.exp(-tr_s * r1_per_s)
@@ -111,8 +86,18 @@ def _harmonics(grid: Grid, planes: slice = slice(None)) -> Float[Tensor, "term x
     x, y, z = axes[0][planes], axes[1], axes[2]
     one = torch.ones(x.shape[0], y.shape[1], z.shape[2])
     return torch.stack(
-        [one, x * one, y * one, z * one, x * y * one, y * z * one, x * z * one, (x**2 - y**2) * one, (2 * z**2 - x**2 - y**2) * one]
-    )  # fmt: skip
+        [
+            one,
+            x * one,
+            y * one,
+            z * one,
+            x * y * one,
+            y * z * one,
+            x * z * one,
+            (x**2 - y**2) * one,
+            (2 * z**2 - x**2 - y**2) * one,
+        ]
+    )
 
 
 def shimmed(
@@ -207,10 +192,9 @@ class GRE:
         local = total_field(head.chi_ppm * head.brain, fine)
         offset, receive = self._coil(fine)
         images, noise = self._images(head, total, offset, receive, grid)
-        at = [self._centres(n, m) for n, m in zip(grid.shape, fine.shape, strict=True)]
 
         def picked(x: Tensor) -> Tensor:
-            return x[at[0]][:, at[1]][:, :, at[2]].contiguous()
+            return central(x, grid.shape)
 
         def mean(x: Tensor) -> Tensor:
             return averaged(x, grid.shape)
@@ -231,11 +215,6 @@ class GRE:
             head.lesions,
         )
         return Simulation(Echoes(images, grid, scan), truth)
-
-    @staticmethod
-    def _centres(n: int, m: int) -> Tensor:
-        """Fine index of each coarse voxel's centre."""
-        return ((torch.arange(n) - n // 2) * (m / n) + m // 2).round().long().clamp(0, m - 1)
 
     def _coil(self, grid: Grid) -> tuple[Float[Tensor, "x y z"], Float[Tensor, "x y z"]]:
         """Phase at echo time zero and receive sensitivity: parabolas about a point near the middle."""
@@ -283,7 +262,7 @@ def box(voxel_mm: Vector = (1.0, 1.0, 1.0), extent_mm: Vector = (164.0, 205.0, 2
 
 
 def challenge(who: DigitalHead | None = None, snr: float = 100.0, seed: int = 0) -> Simulation:
-    """The second reconstruction challenge's recipe: 7 T, TR 50 ms, TE 4/12/20/28 ms, 15°, 1 mm, 164×205×205."""
+    """The second reconstruction challenge: 7 T, TR 50 ms, TE 4/12/20/28 ms, 15°, 1 mm, 164×205×205."""
     return GRE(snr=snr, seed=seed)(who or DigitalHead(seed), box())
 
 

@@ -18,21 +18,23 @@ def _positions(grid: Grid, planes: slice) -> Float[Tensor, "x y z 3"]:
     a = torch.tensor(grid.affine, dtype=torch.float64)
     i, j, k = (torch.arange(n, dtype=torch.float64) for n in grid.shape)
     i = i[planes]
-    return (
+    out: Tensor = (
         i[:, None, None, None] * a[:3, 0]
         + j[None, :, None, None] * a[:3, 1]
         + k[None, None, :, None] * a[:3, 2]
         + a[:3, 3]
     )
+    return out
 
 
 def _unit(v: Vector) -> Float[Tensor, "3"]:
     t = torch.tensor(v, dtype=torch.float64)
-    return t / t.norm()
+    out: Tensor = t / t.norm()
+    return out
 
 
 def _covered(grid: Grid, depth: Callable[[Tensor], Tensor], supersample: int) -> Float[Tensor, "x y z"]:
-    """Share of each voxel where `depth` [mm] is positive, by samples; only voxels at the surface need them."""
+    """Share of each voxel where `depth` [mm] is positive, by samples; only the surface needs them."""
     a = torch.tensor(grid.affine, dtype=torch.float64)[:3, :3]
     reach = 0.5 * float(a.norm(dim=0).norm())
     fine = (torch.arange(supersample, dtype=torch.float64) + 0.5) / supersample - 0.5
@@ -92,9 +94,9 @@ class Cylinder:
     """An endless cylinder: f = (χ/2)(a²/ρ²) sin²θ cos2ψ outside, (χ/6)(3cos²θ − 1) inside.
 
     θ is the angle between axis and B0, ρ the distance from the axis, ψ the angle from B0's projection across
-    the axis. Jenkinson 2004, MRM 52:471, doi:10.1002/mrm.20194, has the tensor that both follow from. With the
-    axis along B0 nothing reaches outside. On a grid the source wraps along the axis only if that is an array
-    axis: pad across it alone.
+    the axis. Jenkinson 2004, MRM 52:471, doi:10.1002/mrm.20194, has the tensor that both follow from. With
+    the axis along B0 nothing reaches outside. To compare with a transform, lay it along an array axis and pad
+    across it alone.
     """
 
     radius_mm: float

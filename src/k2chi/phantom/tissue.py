@@ -47,7 +47,7 @@ class Tissue:
     def r1_per_s(self, b0_tesla: float) -> float:
         """R1 [1/s] from a power law through 3 T and 7 T."""
         power = log(1 / self.t1_ratio_3t) / log(7 / 3)
-        return 1 / (self.t1_7t_s * (b0_tesla / 7) ** power)
+        return 1 / (self.t1_7t_s * exp(power * log(b0_tesla / 7)))
 
 
 TISSUES: dict[str, Tissue] = {
@@ -133,7 +133,7 @@ LABELS: dict[int, str] = {0: "air"}
 LABELS.update(
     {1 + i: f"{n} {s}" for i, (n, s) in enumerate((n, s) for n in SIDED for s in ("left", "right"))}
 )
-LABELS.update({30 + i: n for i, n in enumerate(_MIDLINE)})
+LABELS.update(enumerate(_MIDLINE, 30))
 """Label number to name. Left is the subject's left (negative x)."""
 
 LABEL_OF: dict[str, int] = {name: number for number, name in LABELS.items()}
@@ -231,7 +231,7 @@ def tissues(age_years: float = 40.0, seed: int = 0, spread: float = 1.0) -> dict
     """The table of one person: nuclei follow age, and each value has its seeded spread between persons.
 
     χ gains 0.0089 ppm for each mg/100 g of iron, and R2* 137 s⁻¹ for each ppm at 3 T (in proportion to B0).
-    `spread` 1 scatters χ of a nucleus by 12 % (never below 0.6 or above 1.5 of its mean), veins by 10 %, other
+    `spread` 1 scatters χ of a nucleus by 12 % (0.6 to 1.5 of its mean at most), veins by 10 %, other
     tissues of the brain by 4 %; R2*, R1 and M0 by 5, 3 and 2 %. Zero gives the table itself.
     """
     if not 0 <= age_years <= 120:

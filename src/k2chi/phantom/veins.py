@@ -4,11 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from numba import njit
 
 from k2chi.data import Vector
-from k2chi.phantom.warp import Volume, Warp
+from k2chi.phantom.warp import Volume
 
 
 @dataclass(frozen=True)
@@ -57,9 +55,11 @@ class _Surface:
         """Distances, and unit vectors pointing inwards."""
         d = self(p[..., None, :] + self._STENCIL)
         g = d[..., 1:4] - d[..., 4:7]
-        return d[..., 0], g / np.maximum(np.linalg.norm(g, axis=-1, keepdims=True), 1e-6)
+        inwards: np.ndarray = g / np.maximum(np.linalg.norm(g, axis=-1, keepdims=True), 1e-6)
+        return d[..., 0], inwards
 
     def normal(self, p: np.ndarray) -> np.ndarray:
+        """Unit vectors pointing inwards."""
         return self.look(p)[1]
 
     def project(self, p: np.ndarray, depth_mm: float, rounds: int = 3) -> np.ndarray:
@@ -72,19 +72,51 @@ class _Surface:
 
 # Right side and midline; kind, nodes, radii [mm].
 _FIXED: tuple[tuple[str, list[Vector], list[float]], ...] = (
-    ("dural sinus", [(0, -39, 4), (0, -46, 9), (0, -60, 6), (0, -78, -2), (0, -96, -12)], [1.6, 2.0, 1.9, 2.1, 2.4]),
-    ("dural sinus", [(0, 38, 22), (0, 20, 40), (0, -5, 47), (0, -28, 40), (0, -46, 24), (0, -46, 9)], [0.5, 0.8, 0.9, 1.0, 1.1, 1.2]),
-    ("deep vein", [(3.5, 3, 9), (2.2, -10, 12), (2.0, -24, 12), (1.6, -34, 8), (0, -39, 4)], [0.7, 0.95, 1.1, 1.2, 1.5]),
+    (
+        "dural sinus",
+        [(0, -39, 4), (0, -46, 9), (0, -60, 6), (0, -78, -2), (0, -96, -12)],
+        [1.6, 2.0, 1.9, 2.1, 2.4],
+    ),
+    (
+        "dural sinus",
+        [(0, 38, 22), (0, 20, 40), (0, -5, 47), (0, -28, 40), (0, -46, 24), (0, -46, 9)],
+        [0.5, 0.8, 0.9, 1.0, 1.1, 1.2],
+    ),
+    (
+        "deep vein",
+        [(3.5, 3, 9), (2.2, -10, 12), (2.0, -24, 12), (1.6, -34, 8), (0, -39, 4)],
+        [0.7, 0.95, 1.1, 1.2, 1.5],
+    ),
     ("deep vein", [(6, 33, 6), (4.0, 22, 9), (3.0, 12, 10), (3.5, 3, 9)], [0.35, 0.5, 0.6, 0.6]),
-    ("deep vein", [(22, -30, 20), (18, -20, 18), (14, -10, 17), (9, -1, 13), (3.5, 3, 9)], [0.4, 0.5, 0.6, 0.7, 0.7]),
-    ("deep vein", [(30, -10, -18), (20, -2, -19), (14, -8, -18), (18, -20, -12), (14, -32, -4), (6, -39, 2), (0, -40, 4)], [0.5, 0.6, 0.7, 0.9, 1.0, 1.1, 1.3]),
-    ("deep vein", [(30, -62, 10), (26, -48, 16), (16, -42, 14), (6, -40, 9), (0, -40, 6)], [0.4, 0.6, 0.7, 0.8, 0.9]),
+    (
+        "deep vein",
+        [(22, -30, 20), (18, -20, 18), (14, -10, 17), (9, -1, 13), (3.5, 3, 9)],
+        [0.4, 0.5, 0.6, 0.7, 0.7],
+    ),
+    (
+        "deep vein",
+        [
+            (30, -10, -18),
+            (20, -2, -19),
+            (14, -8, -18),
+            (18, -20, -12),
+            (14, -32, -4),
+            (6, -39, 2),
+            (0, -40, 4),
+        ],
+        [0.5, 0.6, 0.7, 0.9, 1.0, 1.1, 1.3],
+    ),
+    (
+        "deep vein",
+        [(30, -62, 10), (26, -48, 16), (16, -42, 14), (6, -40, 9), (0, -40, 6)],
+        [0.4, 0.6, 0.7, 0.8, 0.9],
+    ),
     ("deep vein", [(16, 24, 14), (10, 18, 14), (5, 10, 12), (3.5, 3, 9)], [0.35, 0.45, 0.5, 0.5]),
     ("deep vein", [(5, -52, -14), (3, -50, -4), (1, -44, 3), (0, -41, 4)], [0.4, 0.6, 0.7, 0.8]),
-)  # fmt: skip
+)
 
 
-def _sinuses(s: _Surface) -> list[Vessel]:
+def _sinuses(s: _Surface, seed: int, variation: float) -> list[Vessel]:
     """Superior sagittal, transverse and sigmoid sinuses, laid against the skull."""
     turns = np.linspace(np.radians(-14), np.radians(192), 60)
     ray = np.stack([np.zeros_like(turns), np.cos(turns), np.sin(turns)], -1)
@@ -100,7 +132,8 @@ def _sinuses(s: _Surface) -> list[Vessel]:
     way[1:] = s.project(way[1:], 1.5)
     low = s.project(np.array([(55.0, -44, -40), (44.0, -45, -52)]), 1.5)
     jugular = np.array([(33.0, -40, -60), (34, -30, -75), (36, -22, -100), (38, -20, -175)])
-    for side, size in ((1, 1.0), (-1, 1.0)):
+    uneven = 0.2 * variation * float(np.random.default_rng([seed, 8]).standard_normal())
+    for side, size in ((1, np.exp(uneven)), (-1, np.exp(-uneven))):
         nodes = np.vstack([way, low, jugular]) * [side, 1, 1]
         p, r = _smooth(
             [(a, b, c) for a, b, c in nodes], [3.2, 3.2, 3.3, 3.4, 3.3, 3.2, 3.2, 3.4, 3.8, 4.5, 5]
@@ -112,8 +145,9 @@ def _sinuses(s: _Surface) -> list[Vessel]:
 def _wander(rng: np.random.Generator, count: int, amount: float) -> np.ndarray:
     """A smooth random path that starts at zero."""
     steps = np.cumsum(rng.standard_normal((count, 3)), axis=0) * amount
-    out: np.ndarray = np.cumsum(steps, axis=0) / count
-    return out - out[0]
+    path = np.cumsum(steps, axis=0) / count
+    out: np.ndarray = path - path[0]
+    return out
 
 
 def _cortical(s: _Surface, rng: np.random.Generator) -> list[Vessel]:
@@ -132,7 +166,7 @@ def _cortical(s: _Surface, rng: np.random.Generator) -> list[Vessel]:
             turn = 0.75 * turn + 0.13 * rng.standard_normal()
             n = s.normal(p[None])[0]
             side = np.cross(n, heading)
-            heading = heading + 0.45 * turn * side / max(np.linalg.norm(side), 1e-6)
+            heading = heading + 0.45 * turn * side / max(float(np.linalg.norm(side)), 1e-6)
             heading = heading - n * (heading @ n)
             heading = heading / np.linalg.norm(heading) + np.array([0.05, 0, -0.06])
             p = s.project((p + 2.8 * heading)[None], 2.6 + 0.7 * np.sin(0.6 * len(path)), 2)[0]
@@ -193,7 +227,7 @@ def venous_tree(inner: Volume, seed: int, variation: float = 1.0, medullary: int
     With `variation` 0 the left side is the mirror image of the right one.
     """
     s = _Surface(inner)
-    out = _sinuses(s)
+    out = _sinuses(s, seed, variation)
     for side in (1, -1):
         rng = np.random.default_rng([seed, 3, 0 if variation == 0 or side > 0 else 1])
         half = []
@@ -206,60 +240,3 @@ def venous_tree(inner: Volume, seed: int, variation: float = 1.0, medullary: int
         half += _cortical(s, rng) + _medullary(rng, medullary)
         out += [Vessel(v.kind, tuple((side * a, b, c) for a, b, c in v.nodes), v.radii_mm) for v in half]
     return out
-
-
-@njit(cache=True)
-def _paint(occupied, ends, radii, voxel_mm, sub):  # type: ignore[no-untyped-def]
-    """Share of each voxel inside the capped cones `ends` (voxel coordinates); the larger share wins."""
-    nx, ny, nz = occupied.shape
-    vx, vy, vz = voxel_mm
-    for n in range(ends.shape[0]):
-        ax, ay, az = ends[n, 0], ends[n, 1], ends[n, 2]
-        bx, by, bz = ends[n, 3], ends[n, 4], ends[n, 5]
-        ra, rb = radii[n, 0], radii[n, 1]
-        r = max(ra, rb)
-        dx, dy, dz = (bx - ax) * vx, (by - ay) * vy, (bz - az) * vz
-        length2 = max(dx * dx + dy * dy + dz * dz, 1e-12)
-        i0, i1 = max(int(np.floor(min(ax, bx) - r / vx)), 0), min(int(np.ceil(max(ax, bx) + r / vx)), nx - 1)
-        j0, j1 = max(int(np.floor(min(ay, by) - r / vy)), 0), min(int(np.ceil(max(ay, by) + r / vy)), ny - 1)
-        k0, k1 = max(int(np.floor(min(az, bz) - r / vz)), 0), min(int(np.ceil(max(az, bz) + r / vz)), nz - 1)
-        for i in range(i0, i1 + 1):
-            for j in range(j0, j1 + 1):
-                for k in range(k0, k1 + 1):
-                    inside = 0
-                    for u in range(sub * sub * sub):
-                        px = (i - ax + (u // (sub * sub) + 0.5) / sub - 0.5) * vx
-                        py = (j - ay + (u // sub % sub + 0.5) / sub - 0.5) * vy
-                        pz = (k - az + (u % sub + 0.5) / sub - 0.5) * vz
-                        t = min(max((px * dx + py * dy + pz * dz) / length2, 0.0), 1.0)
-                        ex, ey, ez = px - t * dx, py - t * dy, pz - t * dz
-                        rt = ra + (rb - ra) * t
-                        if ex * ex + ey * ey + ez * ez <= rt * rt:
-                            inside += 1
-                    share = inside / (sub * sub * sub)
-                    if share > occupied[i, j, k]:
-                        occupied[i, j, k] = share
-
-
-def occupancy(
-    vessels: list[Vessel],
-    warp: Warp,
-    shape: tuple[int, int, int],
-    affine: Float[torch.Tensor, "4 4"],
-    voxel_mm: Vector,
-) -> Float[torch.Tensor, "x y z"]:
-    """Share of each voxel that vessels fill. Radii stay as given; the paths follow the person's warp."""
-    share = np.zeros(shape, dtype=np.float32)
-    if not vessels:
-        return torch.from_numpy(share)
-    counts = [len(v.nodes) for v in vessels]
-    nodes = warp.back(torch.tensor([n for v in vessels for n in v.nodes], dtype=torch.float32))
-    inverse = torch.linalg.inv(affine.double())
-    at = (nodes.double() @ inverse[:3, :3].T + inverse[:3, 3]).numpy()
-    radii = np.array([r for v in vessels for r in v.radii_mm])
-    first = np.concatenate(
-        [np.arange(c - 1) + o for c, o in zip(counts, np.cumsum([0, *counts[:-1]]), strict=True)]
-    )
-    ends = np.hstack([at[first], at[first + 1]])
-    _paint(share, ends, np.stack([radii[first], radii[first + 1]], -1), voxel_mm, 4)
-    return torch.from_numpy(share)

@@ -38,7 +38,8 @@ LAYERS = (
 
 _SKIN, _SOFT, _BONE, _MARROW, _INNER, _AIR, _ORBIT, _HULL, _CORD = range(9)
 _LATERAL, _THIRD, _FOURTH, _CEREBELLUM, _STEM, _DEEP, _TRACT = range(9, 16)
-assert SURFACES.index("cord") == _CORD and SURFACES.index("tract") == _TRACT
+assert SURFACES.index("cord") == _CORD
+assert SURFACES.index("tract") == _TRACT
 
 
 @njit(cache=True, nogil=True)
@@ -117,9 +118,12 @@ def _inside(d, grey, white, z, e, share):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _fill(start, stop, affine, matrix, centre, volumes, origins, steps, rows, numbers, special, by, maps, labels, most, brain):  # type: ignore[no-untyped-def]  # fmt: skip
-    """Fill the planes `start` to `stop`. `volumes`: shift, outer, brain, fine, coarse, nuclei."""
-    shift, outer, tissue, fine, coarse, nuclei = volumes
+def _fill(start, stop, place, atlas, tissues, by, out):  # type: ignore[no-untyped-def]
+    """Fill the planes `start` to `stop`; the tuples are those of `fill`."""
+    affine, matrix, centre = place
+    (shift, outer, tissue, fine, coarse, nuclei), origins, steps = atlas
+    rows, numbers, special = tissues
+    maps, labels, most, brain = out
     count, kinds = 14, nuclei.shape[3]
     e = 0.0
     for a in range(3):
@@ -205,9 +209,7 @@ def _packed(volume: Volume) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def fill(
-    affine: np.ndarray,
-    matrix: np.ndarray,
-    centre: np.ndarray,
+    place: tuple[np.ndarray, np.ndarray, np.ndarray],
     volumes: tuple[Volume, Volume, Volume, Volume, Volume, Volume],
     rows: np.ndarray,
     numbers: np.ndarray,
@@ -217,9 +219,10 @@ def fill(
 ) -> None:
     """Write property maps, labels, the label's share, and the brain's envelope into `out`.
 
-    `volumes`: displacement, surfaces, grey and white matter, fine and coarse texture, nuclei (right side).
-    `rows`: six properties for each of `LAYERS`, then for each nucleus left and right; `numbers`: their labels;
-    `special`: labels of the three ventricles and of cerebellar cortex. `texture` scales the smooth variation.
+    `place`: voxel to scanner, scanner to atlas, and the atlas origin. `volumes`: displacement, surfaces, grey
+    and white matter, fine and coarse texture, right nuclei. `rows`: six properties for each of `LAYERS`, then
+    for each nucleus left and right; `numbers`: their labels; `special`: labels of the three ventricles and of
+    cerebellar cortex. `texture` scales the smooth variation.
     """
     packed = [_packed(v) for v in volumes]
     data = tuple(p[0] for p in packed)
@@ -228,7 +231,8 @@ def fill(
     step = max(planes // 32, 1)
 
     def run(start: int) -> None:
-        _fill(start, min(start + step, planes), affine, matrix, centre, data, origins, steps, rows, numbers, special, texture, *out)  # fmt: skip
+        stop = min(start + step, planes)
+        _fill(start, stop, place, (data, origins, steps), (rows, numbers, special), texture, out)
 
     work: Callable[..., Any] = run
     starts = range(0, planes, step)

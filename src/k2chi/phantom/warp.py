@@ -31,7 +31,8 @@ class Volume:
         found = torch.nn.functional.grid_sample(
             self.data[None], flat, mode="bilinear", padding_mode="border", align_corners=True
         )
-        return found.reshape(self.data.shape[0], *points.shape[:-1])
+        out: Tensor = found.reshape(self.data.shape[0], *points.shape[:-1])
+        return out
 
 
 def smooth_noise(
@@ -56,7 +57,8 @@ class Warp:
     def __call__(self, points: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape 3"]:
         """Atlas positions of scanner positions."""
         straight = (points - points.new_tensor(self.centre_mm)) @ self.matrix.T.to(points.dtype)
-        return straight + self.shift(straight).movedim(0, -1)
+        out: Tensor = straight + self.shift(straight).movedim(0, -1)
+        return out
 
     def back(self, points: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape 3"]:
         """Scanner positions of atlas positions, by fixed-point iteration."""
@@ -64,7 +66,8 @@ class Warp:
         for _ in range(12):
             straight = points - self.shift(straight).movedim(0, -1)
         inverse = torch.linalg.inv(self.matrix).to(points.dtype)
-        return straight @ inverse.T + points.new_tensor(self.centre_mm)
+        out: Tensor = straight @ inverse.T + points.new_tensor(self.centre_mm)
+        return out
 
 
 def rotation(pitch_deg: float, roll_deg: float, yaw_deg: float) -> np.ndarray:

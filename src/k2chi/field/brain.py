@@ -34,11 +34,11 @@ class BrainMask:
 
     On 2 mm voxels: brightness is judged against the smooth brightness of what is surely brain, so that coil
     shading does no harm; bright tissue is eroded until the brain falls apart from scalp, eyes and neck (the
-    smallest depth from 2 mm up at which going deeper changes little), grown back, and closed over the sulci.
+    smallest depth from 2 mm up at which 1 mm more changes little), grown back, and closed over the sulci.
     On the full grid the edge is where brightness falls to `edge` of the brain's nearby; holes (nuclei, veins,
     drop-out inside) are filled; the spinal cord is cut where the section falls below 4 % of the largest.
 
-    Our own; needs no template and no weights. Takes the outermost CSF in, and the dural sinuses in part. A
+    No source: our own; needs no template and no weights. Takes the outermost CSF in, and the dural sinuses in part. A
     brain already cut out (zeros around) is kept whole. Fails where scalp touches brain broadly, as in very
     coarse voxels. About 6 s at 164×205×205.
     """
@@ -116,9 +116,10 @@ def _loose(size: Array, reference: Array, edge: float, voxel_mm: Vector) -> Arra
     are cut by asking for more brightness.
     """
     loose = size > 0
+    start = max(2.0, 1.2 * max(voxel_mm))  # thinner bridges than a voxel are not seen
     for harder in (0.9, 1.1, 1.3):
         bright = size > harder * edge * reference
-        tries = (_cut_loose(bright, depth, voxel_mm) for depth in (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0))
+        tries = (_cut_loose(bright, start + deeper, voxel_mm) for deeper in range(7))
         for loose, deeper in pairwise(tries):
             litres = loose.sum() * np.prod(voxel_mm) / 1e6
             if litres < MOST_LITRES and deeper.sum() > 0.97 * loose.sum():

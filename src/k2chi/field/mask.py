@@ -23,7 +23,10 @@ __all__ = ["BrainMask", "GivenMask", "MagnitudeMask", "PhaseQualityMask"]
 
 @dataclass(frozen=True)
 class GivenMask:
-    """Use the mask that came with the echoes, as it is."""
+    """Use the mask that came with the echoes, as it is.
+
+    No source: nothing is computed.
+    """
 
     def __call__(self, echoes: Echoes) -> Echoes:
         """The very same echoes."""
@@ -41,7 +44,7 @@ class MagnitudeMask:
     Threshold: the larger of 5 × the mean of the darkest 15 % and a fifth of the mean of percentiles 80 to 99,
     on the root sum of squares over echoes. Then majority in a box twice, filling holes in between.
 
-    As in MriResearchTools (Eckstein, Dymerska et al.), whose figures these are. Includes scalp, eyes and
+    No source: no paper; the figures are those of MriResearchTools (Eckstein, Dymerska et al.). Includes scalp, eyes and
     neck; use `BrainMask` for the brain alone. Two seconds at 164×205×205.
     """
 

@@ -10,6 +10,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from k2chi.data import Echoes, Vector
+from k2chi.field.brain import BrainMask
 from k2chi.field.romeo import unwrap_in_space
 from k2chi.field.smooth import gaussian
 from k2chi.progress import track
@@ -17,7 +18,10 @@ from k2chi.progress import track
 
 @dataclass(frozen=True)
 class KeepOffset:
-    """Leave the phase as it is: for offsets already removed, or fits that have an intercept."""
+    """Leave the phase as it is: for offsets already removed, or fits that have an intercept.
+
+    No source: nothing is computed.
+    """
 
     def __call__(self, echoes: Echoes) -> Echoes:
         """The very same echoes."""
@@ -58,12 +62,13 @@ class MCPC3DS:
         m = te[0] / (te[1] - te[0])
         product = s[1] * s[0].conj()
         strength = product.abs().sqrt()
-        gain = unwrap_in_space(product.angle(), strength, echoes.mask)
-        apart = torch.polar(s[0].abs(), s[0].angle() - m * gain) * strength
+        mask = echoes.mask if echoes.mask is not None else BrainMask()(echoes).mask
+        gain = unwrap_in_space(product.angle(), strength, mask)
+        apart = torch.polar(s[0].abs(), s[0].angle() - m * gain) * strength * mask
         offset = smooth_phase(apart, self.sigma_mm, voxel)
         signal = echoes.signal * torch.polar(torch.ones_like(offset), -offset)
         if echoes.scan.bipolar and len(te) >= 3:
-            extra = _odd_even(signal[:3], te, self.sigma_mm, voxel)
+            extra = _odd_even(signal[:3] * mask, te, self.sigma_mm, voxel)
             for k in track(len(te), "bipolar correction"):
                 share = m if k % 2 == 0 else m + 1
                 signal[k] *= torch.polar(torch.ones_like(extra), -share * extra)

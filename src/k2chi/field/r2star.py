@@ -15,6 +15,7 @@ class LogLinear:
     """Fit a line through the logarithm of the magnitude, weighted by signal power.
 
     R2* = −slope of log|Sₙ| over TEₙ with weights |Sₙ|², the inverse variance of the logarithm.
+    No source: weighted least squares as in any textbook.
     Noise lifts small magnitudes, so fast decay comes out too slow where late echoes drown. Two echoes or
     more. Half a second at 164×205×205 with 4 echoes.
     """

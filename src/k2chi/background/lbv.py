@@ -49,7 +49,8 @@ class LBV:
         symbol[0, 0, 0] = symbol.flatten()[1] / 4  # any positive number: keeps the preconditioner positive
 
         def poisson(r: Tensor) -> Tensor:
-            return p * torch.fft.irfftn(torch.fft.rfftn(r, dim=SPACE) / symbol, s=grid.shape, dim=SPACE)
+            smooth: Tensor = torch.fft.irfftn(torch.fft.rfftn(r, dim=SPACE) / symbol, s=grid.shape, dim=SPACE)
+            return p * smooth
 
         local = cg(
             lambda x: -p * lap(x),

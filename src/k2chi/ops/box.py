@@ -20,15 +20,15 @@ class Box:
     def take(self, x: Shaped[Tensor, "*batch x y z"]) -> Shaped[Tensor, "*batch X Y Z"]:
         """The voxels in the box."""
         out = x.new_zeros((*x.shape[:-3], *self.shape))
-        inner, outer = self._overlap(x)
-        out[(..., *inner)] = x[(..., *outer)]
+        (a, b, c), (i, j, k) = self._overlap(x)
+        out[..., a, b, c] = x[..., i, j, k]
         return out
 
     def put(self, y: Shaped[Tensor, "*batch X Y Z"], shape: Size) -> Shaped[Tensor, "*batch x y z"]:
         """The box laid back into an array of `shape`, zeros elsewhere."""
         out = y.new_zeros((*y.shape[:-3], *shape))
-        inner, outer = self._overlap(out)
-        out[(..., *outer)] = y[(..., *inner)]
+        (a, b, c), (i, j, k) = self._overlap(out)
+        out[..., i, j, k] = y[..., a, b, c]
         return out
 
     def grid(self, grid: Grid) -> Grid:

@@ -163,6 +163,8 @@ def describe_derivatives(out: Path, raw: Path) -> None:
         "DatasetLinks": {"raw": raw.resolve().as_uri()},
     }
     out.mkdir(parents=True, exist_ok=True)
-    for name, text in (("dataset_description.json", dumps(description)), (".bidsignore", IGNORED)):
+    readme = f"Susceptibility maps [ppm] and field maps [Hz] made by k2chi {__version__}; see logs/ and the pages.\n"
+    files = {"dataset_description.json": dumps(description), ".bidsignore": IGNORED, "README": readme}
+    for name, text in files.items():
         if not (out / name).exists():
             write_text(out / name, text)

@@ -44,14 +44,18 @@ class MagnitudeMask:
     Threshold: the larger of 5 × the mean of the darkest 15 % and a fifth of the mean of percentiles 80 to 99,
     on the root sum of squares over echoes. Then majority in a box twice, filling holes in between.
 
-    No source: no paper; the figures are those of MriResearchTools (Eckstein, Dymerska et al.). Includes scalp, eyes and
-    neck; use `BrainMask` for the brain alone. Two seconds at 164×205×205.
+    No source: no paper; the figures are those of MriResearchTools (Eckstein, Dymerska et al.). Includes scalp,
+    eyes and neck; use `BrainMask` for the brain alone. Two seconds at 164×205×205.
     """
 
     box_mm: float = 5.0
     """Edge of the box [mm] over which the majority decides."""
     largest_hole: float = 0.05
     """Holes up to this share of the array are filled, 0 to 1."""
+
+    def __post_init__(self) -> None:
+        if self.box_mm <= 0 or not 0 <= self.largest_hole <= 1:
+            raise ValueError("MagnitudeMask: choose a box_mm above 0 and a largest_hole from 0 to 1")
 
     def __call__(self, echoes: Echoes) -> Echoes:
         """The same echoes with the mask."""
@@ -72,15 +76,21 @@ class MagnitudeMask:
 
 @dataclass(frozen=True)
 class PhaseQualityMask:
-    """Where phase can be trusted: quality of the phase times magnitude, split in two by Otsu's threshold.
+    """Where phase can be trusted: quality of the phase times magnitude, split near Otsu's threshold.
 
     Quality is the mean of the six edge weights of ROMEO (Dymerska et al. 2021, doi:10.1002/mrm.28563); of the
     voxels above the threshold the largest part is kept, closed and filled. Includes the scalp where it
     touches the brain; veins with little signal count as holes and are filled. Three seconds at 164×205×205.
     """
 
+    share: float = 0.7
+    """Share of Otsu's threshold above which a voxel is kept, above 0; lower keeps more."""
     close_mm: float = 2.0
     """Gaps narrower than twice this [mm] are closed."""
+
+    def __post_init__(self) -> None:
+        if self.share <= 0 or self.close_mm < 0:
+            raise ValueError("PhaseQualityMask: choose a share above 0 and a close_mm of 0 or more")
 
     def __call__(self, echoes: Echoes) -> Echoes:
         """The same echoes with the mask."""
@@ -89,6 +99,6 @@ class PhaseQualityMask:
         top = np.percentile(size[size > 0], 95) if (size > 0).any() else 1.0
         trust = quality * np.minimum(size / top, 1)
         voxel = echoes.grid.voxel_mm
-        mask = largest_part(trust > otsu(trust[size > 0]))
+        mask = largest_part(trust > self.share * otsu(trust[size > 0]))
         mask = fill_holes(erode(dilate(mask, self.close_mm, voxel), self.close_mm, voxel) | mask)
         return with_mask(echoes, mask, "PhaseQualityMask")

@@ -163,7 +163,7 @@ def describe_derivatives(out: Path, raw: Path) -> None:
         "DatasetLinks": {"raw": raw.resolve().as_uri()},
     }
     out.mkdir(parents=True, exist_ok=True)
-    readme = f"Susceptibility maps [ppm] and field maps [Hz] made by k2chi {__version__}; see logs/ and the pages.\n"
+    readme = f"χ [ppm] and field maps [Hz] made by k2chi {__version__}; records of each run in logs/.\n"
     files = {"dataset_description.json": dumps(description), ".bidsignore": IGNORED, "README": readme}
     for name, text in files.items():
         if not (out / name).exists():

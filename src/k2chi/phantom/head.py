@@ -231,8 +231,11 @@ class _Painter:
             if at is None:
                 continue
             p = self.warp(self._scanner(at)) * torch.tensor([sign, 1.0, 1.0])
+            near = surfaces()(p)[SURFACES.index("orbit")] > -3
+            q = p[near]
             for tissue, shapes in EYE:
-                alpha = coverage(torch.stack([shape(p) for shape in shapes]).amax(0), self.edge)
+                alpha = torch.zeros(near.shape)
+                alpha[near] = coverage(torch.stack([shape(q) for shape in shapes]).amax(0), self.edge)
                 name = "eye" if tissue == "eye" else "muscle"
                 self._over(at, alpha * ~self.brain[at], self.row(tissue), LABEL_OF[name])
 

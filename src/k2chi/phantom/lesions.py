@@ -111,6 +111,10 @@ def place(
             raise ValueError(f"only {done} of {count} lesions fit without touching: ask for fewer")
     for n in range(calcifications):
         side = -1 if n % 2 else 1
-        at = np.array([side * 19.0, -30.0 - 6 * (n // 2), 24.0 + 3 * (n // 2)]) + rng.uniform(-1, 1, 3)
-        put("calcification", at, np.array([4.5, 3.6, 3.2]) * rng.uniform(0.9, 1.1))
+        semi = np.array([4.5, 3.6, 3.2]) * rng.uniform(0.9, 1.1)
+        home = np.array([side * 19.0, -30.0 - 6 * (n // 2), 24.0 + 3 * (n // 2)])
+        if not any(
+            put("calcification", home + rng.uniform(-1, 1, 3) * reach, semi) for reach in range(1, 40)
+        ):
+            raise ValueError(f"only {n} of {calcifications} calcifications fit: ask for fewer")
     return tuple(found), veins

@@ -106,12 +106,13 @@ def shimmed(
     """Take away the solid harmonics up to `order` (0, 1 or 2) that fit the field in the brain best."""
     terms = (1, 4, 9)[order]
     gram, right = torch.zeros(terms, terms, dtype=torch.float64), torch.zeros(terms, dtype=torch.float64)
-    step = 16
+    step, skip = 16, 2 if max(grid.shape) > 128 else 1  # the fit needs not every voxel
     for n in range(0, grid.shape[0], step):
-        m = brain[n : n + step]
-        h = _harmonics(grid, slice(n, n + step))[:terms, m].double()
+        thin = (slice(None, None, skip),) * 3
+        m = brain[n : n + step][thin]
+        h = _harmonics(grid, slice(n, n + step))[(slice(None, terms), *thin)][:, m].double()
         gram += h @ h.T
-        right += h @ field_ppm[n : n + step][m].double()
+        right += h @ field_ppm[n : n + step][thin][m].double()
     c = torch.linalg.solve(gram, right).float()
     out = torch.empty_like(field_ppm)
     for n in range(0, grid.shape[0], step):

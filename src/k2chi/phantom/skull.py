@@ -152,7 +152,8 @@ def surfaces() -> Volume:
     """The distances of `SURFACES` on a 2 mm grid in atlas coordinates. Made once a process (seconds)."""
     c = _Canvas()
     brain = brain_maps()
-    cord = _CORD(c.points)
+    cord = c.empty()
+    c.add(cord, _CORD)
     box = c.window((-106, -142, -104), (106, 112, 112))  # distances are dear; the neck needs none
     filled = (brain(c.points[box]).sum(0) > 0.35).numpy() | (cord[box] > 0).numpy()
     away = distance_transform_edt(~binary_fill_holes(filled)).astype(np.float32) * STEP_MM

@@ -97,6 +97,27 @@ def test_parts_that_do_not_touch_agree(gap):
         assert off.std() < 0.02
 
 
+def test_far_part_follows_its_nearest_voxels():
+    """One echo, three turns up a ramp from where the large part is centred: no turn is lost in the gap."""
+    x = torch.linspace(-1, 1, SHAPE[0]).double()[:, None, None].expand(SHAPE)
+    f = 10 * x / tau / 0.02
+    mask = torch.ones(SHAPE, dtype=torch.bool)
+    mask[28:31] = False
+    out = ROMEO()(make(f, (0.02,), magnitude=mask.double(), mask=mask))
+    off = (out.unwrapped_rad[0] - tau * f * 0.02)[mask]
+    torch.testing.assert_close(off, off[:1].expand_as(off), rtol=0, atol=1e-6)
+
+
+def test_mask_is_unwrapped_before_what_is_outside():
+    """A smooth but wrong way round outside (a whole turn gained) does not reach noisy voxels inside."""
+    phase = 0.4 * torch.randn(SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mask = torch.ones(SHAPE, dtype=torch.bool)
+    mask[17:20] = False
+    phase[17:20] = torch.linspace(0, tau, SHAPE[1]).double()[:, None]
+    e = make(0 * phase, (0.01,), offset=phase, mask=mask)
+    assert ROMEO()(e).unwrapped_rad[0][mask].abs().max() < pi
+
+
 def test_second_echo_decides_between_turns():
     """A part 130 Hz off: the nearest voxels mislead by a turn of echo 1, the second echo does not."""
     f = torch.zeros(SHAPE, dtype=torch.float64)

@@ -44,8 +44,8 @@ class MagnitudeMask:
     Threshold: the larger of 5 × the mean of the darkest 15 % and a fifth of the mean of percentiles 80 to 99,
     on the root sum of squares over echoes. Then majority in a box twice, filling holes in between.
 
-    No source: no paper; the figures are those of MriResearchTools (Eckstein, Dymerska et al.). Includes scalp,
-    eyes and neck; use `BrainMask` for the brain alone. Two seconds at 164×205×205.
+    No source: no paper; the figures are those of MriResearchTools (Eckstein, Dymerska et al.). Includes
+    scalp, eyes and neck; use `BrainMask` for the brain alone. Two seconds at 164×205×205.
     """
 
     box_mm: float = 5.0

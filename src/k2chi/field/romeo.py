@@ -65,8 +65,10 @@ class ROMEO:
             guess = ahead * np.divide(te[k], power, out=np.zeros_like(power), where=power > 0)
             if step == 0 or self.mode == "individual":
                 out[k] = _in_space(phase, _costs(echoes, k, usable), usable, inside)
-                goal = _nearest(out[k], parts) if step == 0 else guess
-                out[k] += tau * _whole_turns(out[k] - goal, parts)
+                if step == 0:
+                    out[k] = _settled(out[k], parts)
+                else:
+                    out[k] += tau * _whole_turns(out[k] - guess, parts)
                 if step == 0 and len(te) > 1:
                     out[k] += tau * _second_opinion(echoes, k, out[k], magnitude, parts)
             else:
@@ -103,8 +105,7 @@ def unwrap_in_space(
     costs = np.empty((3, *psi.shape), np.uint8)
     growing.edge_costs(psi, size, usable, psi[:0], 0.0, costs)
     out = _in_space(psi, costs, usable, inside)
-    out += tau * _whole_turns(out - _nearest(out, parts), parts)
-    return torch.from_numpy(out).to(phase.device)
+    return torch.from_numpy(_settled(out, parts)).to(phase.device)
 
 
 def _numpy(x: Tensor) -> Array:
@@ -171,24 +172,30 @@ def _in_space(
     return unwrapped
 
 
-def _nearest(phase: Array, parts: Array) -> Array:
-    """What the phase of each part should be close to: zero for the largest, else its nearest voxel's."""
-    goal = np.zeros_like(phase)
-    if parts.max(initial=0) > 1:
-        core = parts == 1
-        centred = phase + tau * _whole_turns(phase, core.astype(np.int32))
-        index = ndimage.distance_transform_edt(~core, return_distances=False, return_indices=True)
-        others = parts > 1
-        goal[others] = centred[tuple(index[:, others])]
-    return goal
+def _settled(phase: Array, parts: Array) -> Array:
+    """Phase with turns added to each part: the largest is centred on zero, others follow what they face."""
+    phase = phase + tau * _whole_turns(phase, (parts == 1).astype(np.int32))
+    if parts.max(initial=0) < 2:
+        return phase
+    distance, index = ndimage.distance_transform_edt(parts != 1, return_indices=True)
+    weight = (parts > 1) / np.maximum(distance, 1) ** 6  # the side that faces the largest part decides
+    moved: Array = phase + tau * _whole_turns(
+        phase - phase[tuple(index)], np.where(parts > 1, parts, 0), weight
+    )
+    return moved
 
 
-def _whole_turns(excess: Array, parts: Array) -> Array:
-    """Turns to add to each part so that its mean excess is nearest to zero; outside as in the largest."""
-    count = np.bincount(parts.ravel())
-    total = np.bincount(parts.ravel(), weights=excess.ravel())
-    turns = -np.rint(total / np.maximum(count, 1) / tau)
-    turns[0] = turns[1] if turns.size > 1 else 0
+def _whole_turns(excess: Array, parts: Array, weight: Array | None = None) -> Array:
+    """Turns to add to each part so that its mean excess is nearest to zero; outside as in part 1."""
+    label, last = parts.ravel(), parts.max(initial=0)
+    total = np.zeros(last + 1)
+    if weight is None:
+        total += np.bincount(label, weights=excess.ravel()) / np.maximum(np.bincount(label), 1)
+    else:
+        heavy = np.bincount(label, weights=weight.ravel())
+        total += np.bincount(label, weights=(weight * excess).ravel()) / np.maximum(heavy, 1e-300)
+    turns = -np.rint(total / tau)
+    turns[0] = turns[1] if last else 0
     whole: Array = turns.astype(excess.dtype)[parts]
     return whole
 

@@ -256,10 +256,12 @@ class GRE:
         return images, noise
 
 
-def box(voxel_mm: Vector = (1.0, 1.0, 1.0), extent_mm: Vector = (164.0, 205.0, 205.0)) -> Grid:
-    """A straight grid over the whole head, B0 along z."""
+def box(
+    voxel_mm: Vector = (1.0, 1.0, 1.0), extent_mm: Vector = (164.0, 205.0, 205.0), raise_mm: float = 0.0
+) -> Grid:
+    """A straight grid over the whole head, B0 along z; `raise_mm` lifts its middle towards the crown."""
     x, y, z = (max(round(e / v), 2) for e, v in zip(extent_mm, voxel_mm, strict=True))
-    return Grid.of((x, y, z), voxel_mm)
+    return Grid.of((x, y, z), voxel_mm).window((0, 0, round(raise_mm / voxel_mm[2])), (x, y, z))
 
 
 def challenge(who: DigitalHead | None = None, snr: float = 100.0, seed: int = 0) -> Simulation:
@@ -286,4 +288,4 @@ def quick(
 def epi(who: DigitalHead | None = None, snr: float = 60.0, seed: int = 0) -> Simulation:
     """Single-echo 2D-EPI-like: 3 T, TR 3 s, TE 30 ms, 90°, 1.8×1.8×3 mm, 92×114×48; no distortion."""
     gre = GRE((0.030,), 3.0, 3.0, 90.0, snr, fine_mm=0.9, seed=seed)
-    return gre(who or DigitalHead(seed), box((1.8, 1.8, 3.0), (165.6, 205.2, 144.0)))
+    return gre(who or DigitalHead(seed), box((1.8, 1.8, 3.0), (165.6, 205.2, 144.0), raise_mm=18.0))

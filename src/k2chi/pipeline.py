@@ -4,11 +4,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Literal, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 from k2chi.background import Background
 from k2chi.background.vsharp import VSHARP
-from k2chi.data import Chi, Echoes, Field, Maps
+from k2chi.data import Echoes, Field, Maps
 from k2chi.field import Combination, Masking, Offsets, R2Star, Unwrapping
 from k2chi.field.fit import WeightedFit
 from k2chi.field.mask import BrainMask
@@ -16,10 +16,11 @@ from k2chi.field.offsets import MCPC3DS
 from k2chi.field.r2star import LogLinear
 from k2chi.field.romeo import ROMEO
 from k2chi.invert import Inversion
-from k2chi.invert.fansi import FANSI
+from k2chi.joint import Joint, TotalFieldTV
 from k2chi.measure.reference import MaskMean, Reference
 
 Stage = Literal["mask", "unwrap", "total", "local", "chi"]
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -38,57 +39,70 @@ class Pipeline:
     r2star: R2Star | None = LogLinear()
     """Maps R2* where there is more than one echo."""
     background: Background = VSHARP()
-    """Removes the field of sources outside the mask."""
-    invert: Inversion = FANSI()
-    """Turns the local field into susceptibility."""
+    """Removes the field of sources outside the mask; not used when `invert` takes the total field."""
+    invert: Inversion | Joint = TotalFieldTV()
+    """Turns the local field, or the total field at once, into susceptibility."""
     reference: Reference = MaskMean()
     """Sets the zero of the map."""
 
     def __call__(self, data: Echoes | Field | Maps, until: Stage = "chi") -> Maps:
         """Run from wherever `data` stands (echoes, total field, local field, an earlier run) to `until`."""
-        begun = data if isinstance(data, Maps) else None
-        seconds = dict(begun.seconds) if begun else {}
-
-        def timed(stage: str, method: Callable[..., T], *given: object) -> T:
-            start = perf_counter()
-            value = method(*given)
-            seconds[stage] = perf_counter() - start
-            return value
-
+        clock = _Clock(dict(data.seconds) if isinstance(data, Maps) else {})
+        told = list(data.warnings) if isinstance(data, Maps) else []
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            if isinstance(data, Maps):
-                maps = data
+            if isinstance(data, Echoes):
+                maps = self._from_echoes(data, until, clock)
             else:
-                maps = (
-                    self._from_echoes(data, until, timed) if isinstance(data, Echoes) else _from_field(data)
-                )
-            if maps.total is not None and maps.local is None and until in ("local", "chi"):
-                maps = replace(maps, local=timed("background", self.background, maps.total))
-            if maps.local is not None and until == "chi":
-                chi: Chi = timed("invert", self.invert, maps.local)
-                maps = replace(maps, chi=timed("reference", self.reference, chi, maps.r2star_per_s))
-        told = tuple(dict.fromkeys([*(begun.warnings if begun else ()), *(str(w.message) for w in caught)]))
-        return replace(maps, seconds=seconds, warnings=told)
+                maps = data if isinstance(data, Maps) else _from_field(data)
+            if until in ("local", "chi"):
+                maps = self._from_field(maps, until, clock)
+        told += [str(w.message) for w in caught]
+        return replace(maps, seconds=clock.seconds, warnings=tuple(dict.fromkeys(told)))
 
-    def _from_echoes(self, echoes: Echoes, until: Stage, timed: Callable[..., T]) -> Maps:
+    def _from_echoes(self, echoes: Echoes, until: Stage, clock: "_Clock") -> Maps:
         magnitude = echoes.signal.abs().square().sum(0).sqrt()
-        if echoes.unwrapped_rad is None:
-            echoes = timed("offsets", self.offsets, echoes)
         if echoes.mask is None:
-            echoes = timed("mask", self.mask, echoes)
-        maps = Maps(echoes.grid, echoes.scan, echoes.mask, magnitude=magnitude)
+            echoes = clock("mask", self.mask, echoes)
+        mask = echoes.mask
+        assert mask is not None  # every Masking sets it
+        if echoes.unwrapped_rad is None:
+            echoes = clock("offsets", self.offsets, echoes)
+        maps = Maps(echoes.grid, echoes.scan, mask, magnitude=magnitude)
         if self.r2star is not None and len(echoes.scan.te_s) > 1:
-            maps = replace(maps, r2star_per_s=timed("r2star", self.r2star, echoes))
+            maps = replace(maps, r2star_per_s=clock("r2star", self.r2star, echoes))
         if until == "mask":
             return maps
         if echoes.unwrapped_rad is None:
-            echoes = timed("unwrap", self.unwrap, echoes)
+            echoes = clock("unwrap", self.unwrap, echoes)
         maps = replace(maps, unwrapped_rad=echoes.unwrapped_rad)
         if until == "unwrap":
             return maps
-        total = timed("combine", self.combine, echoes)
+        total = clock("combine", self.combine, echoes)
         return replace(maps, total=total, mask=total.mask)
+
+    def _from_field(self, maps: Maps, until: Stage, clock: "_Clock") -> Maps:
+        joint = isinstance(self.invert, Joint)
+        if maps.total is not None and maps.local is None and (until == "local" or not joint):
+            maps = replace(maps, local=clock("background", self.background, maps.total))
+        field = maps.total if joint and maps.total is not None else maps.local
+        if until != "chi" or field is None:
+            return maps
+        chi = clock("invert", self.invert, field)
+        return replace(maps, chi=clock("reference", self.reference, chi, maps.r2star_per_s))
+
+
+class _Clock:
+    """Runs stages and notes how long each took."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds = seconds
+
+    def __call__(self, stage: str, method: Callable[P, T], *given: P.args, **settings: P.kwargs) -> T:
+        start = perf_counter()
+        value = method(*given, **settings)
+        self.seconds[stage] = perf_counter() - start
+        return value
 
 
 def _from_field(field: Field) -> Maps:

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from k2chi.data import Field
 from k2chi.ops.box import box_around
-from k2chi.ops.fourier import SPACE
 from k2chi.ops.finite import laplacian, laplacian_symbol
+from k2chi.ops.fourier import SPACE
 from k2chi.solve.cg import cg
 
 
 @dataclass(frozen=True)
 class LBV:
-    """Let the background agree with the field at the mask's rim, harmonic within: ∇²f_local = ∇²f, 0 at the rim.
+    """Background: harmonic inside, the field itself at the rim, so ∇²f_local = ∇²f with zero at the rim.
 
     Zhou et al. 2014, NMR Biomed 27:312, doi:10.1002/nbm.3064.
     Exact for any background; the local field at the rim is taken for background, and noise there leaks

@@ -16,8 +16,8 @@ class VSHARP:
     """Subtract spherical means, each voxel with the largest sphere that fits, then undo what that took.
 
     f_local = F⁻¹ [F(M′ (f − S_r f)) / (1 − S_R)], division where |1 − S_R| ≥ threshold, else 0.
-    Schweser et al. 2011, NeuroImage 54:2789, doi:10.1016/j.neuroimage.2010.10.070; Wu et al. 2012, MRM 67:137,
-    doi:10.1002/mrm.23000.
+    Schweser et al. 2011, NeuroImage 54:2789, doi:10.1016/j.neuroimage.2010.10.070; Wu et al. 2012,
+    MRM 67:137, doi:10.1002/mrm.23000.
     The deconvolution uses the largest radius R for all voxels. The mask loses the smallest radius.
     Two pairs of transforms for each radius.
     """

@@ -16,12 +16,13 @@ from k2chi.progress import track
 class FANSI:
     """Fit the field by a map that is smooth between edges: min ½‖w(Dχ − f)‖² + α‖∇χ‖₁.
 
-    With `nonlinear` the data term is ‖w(exp iDφ_χ − exp iφ)‖²/2 at the mean echo time, blind to whole turns.
+    With `nonlinear` the data term is ‖w(exp iDφ_χ − exp iφ)‖²/2 at the mean echo time.
     Milovic et al. 2018, MRM 80:814, doi:10.1002/mrm.27073, and Bilgic et al. 2015, MRM 73:1844 for the splits.
     α is stated for maps in ppm, so its strength depends neither on echo time nor on B0; ∇ is per mm and
     isotropic. The non-linear solve starts from `warm` linear iterations, without which a strong source
-    (−3.3 ppm at 7 T) sends it astray, and its curvature is floored at μ₂. With `support`, χ is also split
-    at the mask before erosion. Two pairs of transforms an iteration.
+    (−3.3 ppm at 7 T) sends it astray, and its curvature is floored at μ₂. These linear iterations believe
+    the field, so it must be unwrapped; only with `warm` 0 do whole turns change nothing. With `support`, χ
+    is also split at the mask before erosion. Two pairs of transforms an iteration.
     """
 
     alpha: float = 5e-5
@@ -41,12 +42,14 @@ class FANSI:
     mu_support: float = 0.1
     """Weight of the split of the support [no unit]; only speed depends on it."""
     warm: int = 40
-    """Linear iterations before the non-linear ones."""
+    """Linear iterations before the non-linear ones; 0 or more."""
 
     def __post_init__(self) -> None:
         for name in ("alpha", "edge_ppm_per_mm", "mu_data", "mu_support"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"FANSI {name} {getattr(self, name)} must be positive")
+        if self.iterations < 1 or self.warm < 0:
+            raise ValueError("FANSI needs at least one iteration, and warm must not be negative")
 
     def __call__(self, local: Field) -> Chi:
         """Invert `local`."""
@@ -66,7 +69,8 @@ class FANSI:
         chi = torch.zeros_like(p.ppm)
         s2 = torch.zeros_like(chi)
         s4 = torch.zeros_like(chi)
-        z2 = w2 * p.ppm / (w2 + mu2)
+        blind = self.nonlinear and self.warm == 0
+        z2 = _complex_prox(chi, p.ppm, w2, mu2, to_rad) if blind else w2 * p.ppm / (w2 + mu2)
         rhs = torch.zeros_like(chi)
         updates: list[float] = []
         for i in track(self.iterations, "FANSI"):
@@ -79,9 +83,10 @@ class FANSI:
             if updates[-1] <= self.tolerance and (i > self.warm or not self.nonlinear):
                 break
             rhs = tv.step(chi)
-            z2 = (w2 * p.ppm + mu2 * v2) / (w2 + mu2)
             if self.nonlinear and i >= self.warm:
-                z2 = _complex_prox(z2, v2, p.ppm, w2, mu2, to_rad)
+                z2 = _complex_prox(v2, p.ppm, w2, mu2, to_rad)
+            else:
+                z2 = (w2 * p.ppm + mu2 * v2) / (w2 + mu2)
             s2 = v2 - z2
             if mu4:  # z4 = v4 inside the support, 0 outside; so s4 = v4 outside, and z4 − s4 = χ inside
                 v4 = chi + s4
@@ -90,8 +95,9 @@ class FANSI:
         return p.answer(chi, tuple(updates))
 
 
-def _complex_prox(z: Tensor, v: Tensor, f: Tensor, w2: Tensor, mu: float, to_rad: float) -> Tensor:
-    """argmin over z of w²(1 − cos s(z−f))/s² + μ/2 (z−v)², by Newton with its curvature floored at μ."""
+def _complex_prox(v: Tensor, f: Tensor, w2: Tensor, mu: float, to_rad: float) -> Tensor:
+    """argmin over z of w²(1 − cos s(z−f))/s² + μ/2 (z−v)² near v, by Newton with its curvature floored at μ."""
+    z = v
     for _ in range(4):
         angle = to_rad * (z - f)
         slope = w2 * torch.sin(angle) / to_rad + mu * (z - v)

@@ -38,6 +38,8 @@ class NDI:
         limit = 2.25 if self.momentum else 4.5
         if not 0 < self.step <= limit - (0 if self.momentum else 1e-9):
             raise ValueError(f"NDI step {self.step} will not converge: choose 0 < step < {limit}")
+        if self.iterations < 1:
+            raise ValueError("NDI needs at least one iteration")
 
     def __call__(self, local: Field) -> Chi:
         """Invert `local`. The map is zero outside the mask and has no reference yet."""

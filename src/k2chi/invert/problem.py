@@ -58,14 +58,16 @@ def problem(local: Field) -> Problem:
     box = box_around(support, PAD)
     grid = box.grid(local.grid)
     kernel = dipole_kernel(grid, grid.shape).to(local.ppm.device)
-    inside = replace(local, mask=local.mask & torch.isfinite(local.ppm))
-    ppm = torch.where(inside.mask, local.ppm, torch.zeros_like(local.ppm))
+    inside = replace(local, mask=local.mask & torch.isfinite(local.ppm), support=support)
+    ppm, weight = (  # not by multiplication: what is not finite must go
+        torch.where(inside.mask, x, torch.zeros_like(x)) for x in (local.ppm, local.weight)
+    )
     return Problem(
         field=inside,
         box=box,
         grid=grid,
         ppm=box.take(ppm),
-        weight=box.take(local.weight * inside.mask),
+        weight=box.take(weight),
         support=box.take(support),
         kernel=kernel,
     )

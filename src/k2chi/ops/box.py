@@ -45,7 +45,7 @@ class Box:
 
 
 def box_around(mask: Bool[Tensor, "x y z"], factor: float = 1.0, margin: int = 0) -> Box:
-    """The mask's bounding box, `factor` times as large and with `margin` voxels on each side, at a fast size."""
+    """The mask's bounding box, `factor` times as large or `margin` voxels wider each side, at a fast size."""
     start, shape = [], []
     for axis in range(3):
         others = [a for a in range(3) if a != axis]

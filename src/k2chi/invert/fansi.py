@@ -17,7 +17,7 @@ class FANSI:
     """Fit the field by a map that is smooth between edges: min ½‖w(Dχ − f)‖² + α‖∇χ‖₁.
 
     With `nonlinear` the data term is ‖w(exp iDφ_χ − exp iφ)‖²/2 at the mean echo time.
-    Milovic et al. 2018, MRM 80:814, doi:10.1002/mrm.27073, and Bilgic et al. 2015, MRM 73:1844 for the splits.
+    Milovic et al. 2018, MRM 80:814, doi:10.1002/mrm.27073, and, for the splits, Bilgic 2015, MRM 73:1844.
     α is stated for maps in ppm, so its strength depends neither on echo time nor on B0; ∇ is per mm and
     isotropic. The non-linear solve starts from `warm` linear iterations, without which a strong source
     (−3.3 ppm at 7 T) sends it astray, and its curvature is floored at μ₂. These linear iterations believe
@@ -96,7 +96,7 @@ class FANSI:
 
 
 def _complex_prox(v: Tensor, f: Tensor, w2: Tensor, mu: float, to_rad: float) -> Tensor:
-    """argmin over z of w²(1 − cos s(z−f))/s² + μ/2 (z−v)² near v, by Newton with its curvature floored at μ."""
+    """argmin over z of w²(1 − cos s(z−f))/s² + μ/2 (z−v)², by Newton from v, its curvature floored at μ."""
     z = v
     for _ in range(4):
         angle = to_rad * (z - f)

@@ -66,7 +66,7 @@ class LBV:
             total,
             ppm=box.put(local, total.grid.shape),
             mask=kept,
-            weight=total.weight * kept,
+            weight=torch.where(kept, total.weight, torch.zeros_like(total.weight)),
             support=support,
             local=True,
         )

@@ -17,8 +17,9 @@ class PDF:
 
     min over χ outside M of ‖w (f − Dχ)‖², f_local = f − Dχ, by conjugate gradients stopped early.
     Liu et al. 2011, NMR Biomed 24:1129, doi:10.1002/nbm.1670.
-    Keeps the whole mask. Sources near the mask's edge are partly taken for background. Two pairs of
-    transforms an iteration.
+    Keeps the whole mask. Sources near the mask's edge are partly taken for background. The kernel is that of
+    a voxel-sized source: with the continuous one and oblique B0 the error doubles. Two pairs of transforms
+    an iteration.
     """
 
     iterations: int = 50
@@ -36,9 +37,11 @@ class PDF:
         """The local field over the whole mask."""
         box = box_around(total.mask, margin=int(self.margin_mm / min(total.grid.voxel_mm)))
         grid = box.grid(total.grid)
-        d = convolution(dipole_kernel(grid, grid.shape).to(total.ppm.device), grid.shape, grid.shape)
-        f = box.take(torch.where(total.mask, total.ppm, torch.zeros_like(total.ppm)))
-        mask, w2 = box.take(total.mask), box.take(total.weight * total.mask).square()
+        kernel = dipole_kernel(grid, grid.shape, "green").to(total.ppm.device)
+        d = convolution(kernel, grid.shape, grid.shape)
+        mask = box.take(total.mask)
+        f, w = (box.take(torch.where(total.mask, x, torch.zeros_like(x))) for x in (total.ppm, total.weight))
+        w2 = w.square()
         outside = (~mask).to(f.dtype)
         chi = cg(
             lambda x: outside * d.H(w2 * d(x)),

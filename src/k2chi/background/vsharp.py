@@ -67,7 +67,7 @@ class VSHARP:
             total,
             ppm=box.put(local, total.grid.shape),
             mask=eroded,
-            weight=total.weight * eroded,
+            weight=torch.where(eroded, total.weight, torch.zeros_like(total.weight)),
             support=support,
             local=True,
         )

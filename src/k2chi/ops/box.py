@@ -38,7 +38,8 @@ class Box:
     def _overlap(self, x: Tensor) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
         inner, outer = [], []
         for a, n, size in zip(self.start, self.shape, x.shape[-3:], strict=True):
-            low, high = max(a, 0), min(a + n, size)
+            low = min(max(a, 0), size)
+            high = max(min(a + n, size), low)  # a box beside the array has nothing of it
             outer.append(slice(low, high))
             inner.append(slice(low - a, high - a))
         return tuple(inner), tuple(outer)

@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from results import put, table
 
+from k2chi.background import LBV, PDF, VSHARP
 from k2chi.config import recipe, shipped
 from k2chi.data import Chi, Field, Grid, as_affine
+from k2chi.invert import FANSI
 from k2chi.measure.quality import nrmse, quality
 from k2chi.measure.roi import regions
 from k2chi.ops.fourier import keep_memory
@@ -68,33 +70,32 @@ def line(name: str, got: dict[str, float], seconds: float | None = None) -> list
 
 
 def budget(simulation: Simulation, pipeline: Pipeline) -> list[list[str]]:
-    """What is left of the error when stages are replaced by the truth, one by one and together."""
+    """What is left of the error when stages are replaced by the truth, or by a two-step chain."""
     echoes, truth = simulation.echoes, simulation.truth
-    own = pipeline(echoes)
-    known = pipeline(replace(echoes, mask=truth.brain))
-    assert own.total is not None
-    assert own.local is not None
-    assert known.total is not None
-    assert known.local is not None
+    own = pipeline(echoes, until="total").total
+    known = pipeline(replace(echoes, mask=truth.brain), until="total").total
+    assert own is not None
+    assert known is not None
+    steps = replace(pipeline, invert=FANSI())
 
-    def total(of: Field) -> Field:
+    def true_total(of: Field) -> Field:
         return replace(of, ppm=truth.total_ppm * of.mask)
 
-    def local(of: Field) -> Field:
-        # the field of what lies in the true brain, wherever this stage's mask is
-        return replace(of, ppm=truth.local_ppm * of.mask)
-
-    runs = {
-        "nothing: the recipe from phase": own.chi,
-        "mask": known.chi,
-        "total field": pipeline(total(own.total)).chi,
-        "mask, total field": pipeline(total(known.total)).chi,
-        "local field, in the recipe's eroded mask": pipeline(local(own.local)).chi,
-        "mask, local field with the recipe's erosion and weight": pipeline(local(known.local)).chi,
-        "mask, local field, weight 1": pipeline(truth.local()).chi,
+    weighted = replace(known, ppm=truth.local_ppm * known.mask, local=True)
+    runs: dict[str, tuple[Pipeline, Field]] = {
+        "nothing: the recipe from phase": (pipeline, own),
+        "truth for the mask": (pipeline, known),
+        "truth for the total field": (pipeline, true_total(own)),
+        "truth for mask and total field": (pipeline, true_total(known)),
+        "in two steps: V-SHARP, FANSI": (replace(steps, background=VSHARP()), own),
+        "in two steps: PDF, FANSI": (replace(steps, background=PDF()), own),
+        "in two steps: LBV, FANSI": (replace(steps, background=LBV()), own),
+        "truth for mask and local field, FANSI with the recipe's weight": (steps, weighted),
+        "truth for mask and local field, FANSI": (steps, truth.local()),
     }
     rows = []
-    for name, chi in runs.items():
+    for name, (chain, field) in runs.items():
+        chi = chain(field).chi
         assert chi is not None
         rows.append(line(name, scores(chi, truth)))
         print(name, rows[-1][1:4], flush=True)
@@ -176,7 +177,7 @@ def main() -> None:
         if not given.no_budget:
             pipeline = recipe(first, Pipeline)
             parts += [
-                f"Budget of `{first}`: the truth in place of",
+                f"Budget of `{first}`: stages replaced one by one",
                 table(head[:-1], [r[:-1] for r in budget(simulation, pipeline)]),
                 f"Fields of `{first}`, NRMSE [%]:",
                 table(

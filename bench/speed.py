@@ -19,19 +19,21 @@ from typing import Any
 import torch
 from results import put, table
 
-STAGES = ("offsets", "mask", "r2star", "unwrap", "combine", "background", "invert", "reference")
+STAGES = ("mask", "offsets", "r2star", "unwrap", "combine", "background", "invert", "reference")
 
 
 def child(stage: str, folder: Path, recipe_name: str) -> dict[str, float]:
     """Run one stage on what is stored in `folder`; store its result."""
     from k2chi.config import recipe
+    from k2chi.joint import Joint
     from k2chi.ops.fourier import keep_memory
     from k2chi.pipeline import Pipeline
 
     keep_memory()
     pipeline = recipe(recipe_name, Pipeline)
     method = getattr(pipeline, stage)
-    name = {"background": "field", "invert": "field", "reference": "chi"}.get(stage, "echoes")
+    taken = "total" if isinstance(pipeline.invert, Joint) else "local"
+    name = {"background": "total", "invert": taken, "reference": "chi"}.get(stage, "echoes")
     data = torch.load(folder / f"{name}.pt", weights_only=False)
     extra = []
     if stage == "reference" and (folder / "r2star.pt").exists():
@@ -40,7 +42,7 @@ def child(stage: str, folder: Path, recipe_name: str) -> dict[str, float]:
     start = time.perf_counter()
     result = method(data, *extra)
     seconds = time.perf_counter() - start
-    out = {"combine": "field", "background": "field", "invert": "chi", "r2star": "r2star"}.get(stage, name)
+    out = {"combine": "total", "background": "local", "invert": "chi", "r2star": "r2star"}.get(stage, name)
     torch.save(result, folder / f"{out}.pt")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"seconds": seconds, "peak_gb": peak / 1e6, "loaded_gb": before / 1e6}

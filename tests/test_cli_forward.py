@@ -53,11 +53,10 @@ def contrasts(found, truth):
 
 @pytest.mark.parametrize("b0_dir", [(0.0, 0.0, 1.0), (0.3, -0.4, 0.866)])
 def test_cylinders_come_back(forward, tmp_path, b0_dir):
-    """Through `bids`, sign and place of each cylinder; from the total field alone, its size too.
+    """Through `bids`: sign, place, and the contrast of each cylinder as it was put in.
 
-    A wrong sign gives a slope of −1, a wrong B0 direction or unit one far from 1. Nothing lies outside the
-    mask, so that the total field is the local one: inverting it shows the scale without what background
-    removal costs a source so near the rim (a quarter here).
+    A wrong sign gives a slope of −1, a wrong B0 direction or unit one far from 1. Measured: 0.996 straight,
+    0.948 oblique.
     """
     raw, out = simulated(forward, tmp_path / "raw", b0_dir), tmp_path / "out"
     (outcome,) = call("bids", raw, out, "participant", "--json")
@@ -67,11 +66,5 @@ def test_cylinders_come_back(forward, tmp_path, b0_dir):
     truth = nib.load(raw / "derivatives" / "qsm-forward" / "sub-1" / "anat" / "sub-1_Chimap.nii")
     np.testing.assert_allclose(found.affine, truth.affine, atol=1e-4)
     contrast, slope = contrasts(found, truth)
-    assert 0.5 < slope < 1.1
+    assert 0.88 < slope < 1.08
     assert np.corrcoef(contrast, VALUES)[0, 1] > 0.99
-    field = maps / "fmap" / "sub-1_desc-total_fieldmap.nii.gz"
-    mask = maps / "anat" / "sub-1_desc-brain_mask.nii.gz"
-    call("qsm", tmp_path / "scale", "--local-field", field, "--mask", mask, "--json", "--sign", "+")
-    contrast, slope = contrasts(nib.load(tmp_path / "scale" / "Chimap.nii.gz"), truth)
-    assert 0.9 < slope < 1.05
-    np.testing.assert_allclose(contrast, VALUES, atol=0.03)

@@ -143,7 +143,7 @@ def test_the_field_of_sources_inside_survives(brain, method, percent):
 
 @every
 def test_a_constant_offset_is_background(brain, method):
-    """A centre frequency that is off by 0.1 ppm. PDF leaves 1.3 ppb after 15 iterations, the others nothing."""
+    """A centre frequency off by 0.1 ppm. PDF leaves 1.3 ppb after 15 iterations, the others nothing."""
     one = method(brain.total(brain.local)).ppm
     other = method(brain.total(brain.local + 0.1))
     assert rms(other.ppm - one, other.mask) < 2e-3

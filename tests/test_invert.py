@@ -13,8 +13,9 @@ from spheres import occupancy, positions_mm, sphere_field
 
 from k2chi.data import Field, Grid, Scan
 from k2chi.invert import FANSI, NDI, TKD, ClosedFormL2, Inversion
+from k2chi.invert.problem import problem
 from k2chi.measure.quality import nrmse
-from k2chi.ops import dipole
+from k2chi.ops import dipole, gradient
 
 EVERY = {m.__name__: m() for m in get_args(Inversion)} | {
     "NDI plain": NDI(momentum=False, support=False, iterations=100),
@@ -166,6 +167,60 @@ def test_small_phases_leave_no_trace_of_the_complex_term(method):
     later = replace(faint, scan=Scan((0.020,), 1.5))
     sooner = replace(faint, scan=Scan((0.002,), 3.0))
     assert gap(method(later).ppm, method(sooner).ppm) < 2e-3
+
+
+STRETCHED = {
+    "TKD": (TKD(), TKD()),
+    "ClosedFormL2": (ClosedFormL2(2e-2), ClosedFormL2(4 * 2e-2)),
+    "NDI": (NDI(), NDI()),
+    "FANSI": (FANSI(1e-3, tolerance=0), FANSI(2e-3, edge_ppm_per_mm=0.005, tolerance=0)),
+}
+
+
+@pytest.mark.parametrize(("method", "stretched"), STRETCHED.values(), ids=STRETCHED)
+def test_settings_are_per_mm(method, stretched):
+    """The dipole knows no size, so voxels twice as large give the same map once the settings follow."""
+    local = small()
+    wide = replace(local, grid=Grid.of(local.grid.shape, (2.2, 1.8, 3.2)))
+    assert gap(stretched(wide).ppm, method(local).ppm) < 1e-4
+    if stretched != method:
+        assert gap(method(wide).ppm, method(local).ppm) > 1e-2
+
+
+def test_fansi_finds_its_minimum():
+    """½‖w(Dχ − f)‖² + α‖∇χ‖₁ with χ zero outside the support: another minimiser gains nothing on it.
+
+    Measured: quasi-Newton steps lower the cost by 4e-7 of it; from a map made without support by 2e-3.
+    """
+    local, alpha = small(), 2e-3
+    support = torch.ones_like(local.mask)
+    support[:2] = False
+    local = replace(local, support=support)
+    method = FANSI(alpha, nonlinear=False, iterations=1500, tolerance=0, edge_ppm_per_mm=0.02)
+    p = problem(local)
+    nabla = gradient(p.grid)
+
+    def cost(x):
+        inside = p.box.take(x * support)
+        misfit = p.weight * (p.d(inside) - p.ppm)
+        return 0.5 * misfit.square().sum() + alpha * (nabla(inside).square().sum(0) + 1e-12).sqrt().sum()
+
+    def gained(chi):
+        x = chi.clone().requires_grad_()
+        newton = torch.optim.LBFGS([x], max_iter=60, line_search_fn="strong_wolfe")
+
+        def step():
+            newton.zero_grad()
+            value = cost(x)
+            value.backward()
+            return value
+
+        newton.step(step)
+        return float(1 - cost(x.detach()) / cost(chi))
+
+    found = gained(method(local).ppm), gained(replace(method, support=False)(local).ppm)
+    assert found[0] < 1e-4
+    assert found[1] > 1e-3
 
 
 # ---- phase

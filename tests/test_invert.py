@@ -219,7 +219,7 @@ def test_fansi_finds_its_minimum():
         return float(1 - cost(x.detach()) / cost(chi))
 
     found = gained(method(local).ppm), gained(replace(method, support=False)(local).ppm)
-    assert found[0] < 1e-4
+    assert found[0] < 5e-6
     assert found[1] > 1e-3
 
 

@@ -19,7 +19,7 @@ STAGES = {
     "combine": ("Echo combination", "all echoes become one field map with its noise"),
     "r2star": ("R2*", "how fast the signal decays"),
     "background": ("Background field", "the field of sources outside the brain is removed"),
-    "invert": ("Inversion", "the local field becomes susceptibility"),
+    "invert": ("Inversion", "the local field, or the total field at once, becomes susceptibility"),
     "reference": ("Reference", "the zero of the map is set"),
 }
 

@@ -66,6 +66,7 @@ def test_noise_is_measured_past_anatomy():
     for magnitude in (1.0, ball().double(), ball().double() + 0.3):
         e = make(hills_hz(), (0.01,), magnitude=torch.as_tensor(magnitude).double(), noise=0.03)
         assert noise_std(e.signal) == pytest.approx(0.03, rel=0.05)
+        assert noise_std(e.signal.conj()) == noise_std(e.signal)
     stripped = torch.where(ball(), e.signal, torch.zeros_like(e.signal))
     assert noise_std(stripped) == pytest.approx(0.03, rel=0.05)
 

@@ -115,3 +115,11 @@ def test_settings_that_cannot_work_are_refused(bad):
     """When the value is made, not minutes later."""
     with pytest.raises(ValueError, match="TotalFieldTV"):
         TotalFieldTV(**bad)
+
+
+def test_weights_outside_the_mask_do_not_matter():
+    """Not even when they are not numbers."""
+    field, _ = scene(GRID)
+    wild = replace(field, weight=torch.where(field.mask, field.weight, torch.nan))
+    method = replace(METHOD, iterations=3)
+    torch.testing.assert_close(method(wild).ppm, method(field).ppm)

@@ -142,6 +142,9 @@ def test_empty_mask_is_refused():
     """Before an hour of work on nothing."""
     with pytest.raises(ValueError, match="mask is empty"):
         Field(volume(), ~MASK & MASK, GRID, SCAN)
+    signal = volume(len(SCAN.te_s), dtype=torch.complex64)
+    with pytest.raises(ValueError, match="mask is empty"):
+        Echoes(signal, GRID, SCAN, mask=~MASK & MASK)
 
 
 def test_weight_is_the_mask_unless_given():

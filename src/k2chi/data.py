@@ -162,6 +162,8 @@ class Echoes:
 
     def __post_init__(self) -> None:
         _same(self.grid, signal=self.signal, mask=self.mask, unwrapped_rad=self.unwrapped_rad)
+        if self.mask is not None and not self.mask.any():
+            raise ValueError("the mask is empty: give one with voxels in it, or none to have one found")
         if self.signal.shape[0] != len(self.scan.te_s):
             raise ValueError(
                 f"{self.signal.shape[0]} echoes but {len(self.scan.te_s)} echo times: give one for each"

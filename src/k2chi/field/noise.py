@@ -17,7 +17,7 @@ def noise_std(signal: Complex[Tensor, "echo x y z"]) -> float:
     found = []
     for s in signal:
         nx, ny, nz = (n - n % 2 for n in s.shape)
-        s = torch.view_as_real(s[:nx, :ny, :nz])
+        s = torch.view_as_real(s[:nx, :ny, :nz].resolve_conj())
         blocks = s.reshape(nx // 2, 2, ny // 2, 2, nz // 2, 2, 2)
         size = blocks.square().sum(-1).sum((1, 3, 5))
         full = (blocks.abs().amin(-1) > 0).all(5).all(3).all(1) & size.isfinite()

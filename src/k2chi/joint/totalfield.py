@@ -63,7 +63,7 @@ class TotalFieldTV:
         mask = box.take(total.mask & torch.isfinite(total.ppm))
         f = box.take(torch.where(total.mask, total.ppm, torch.zeros_like(total.ppm)))
         f = torch.where(mask, f - f[mask].mean(), torch.zeros_like(f))
-        w2 = (box.take(total.weight) * mask).square()
+        w2 = torch.where(mask, box.take(total.weight), torch.zeros_like(f)).square()
         tissue = grown(mask, self.gap_mm, voxel)
         d = dipole_kernel(grid, grid.shape).to(f.device)
 

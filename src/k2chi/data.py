@@ -149,6 +149,28 @@ class KSpace:
 
 
 @dataclass(frozen=True, eq=False)
+class Coils:
+    """Complex images of every coil, not yet combined, one set for each echo."""
+
+    signal: Complex[Tensor, "echo coil x y z"]
+    grid: Grid
+    scan: Scan
+    mask: Bool[Tensor, "x y z"] | None = None
+    """The user's own mask; None lets the pipeline find one."""
+    noise: Complex[Tensor, "coil sample"] | None = None
+    """Noise-only samples, to whiten the coils."""
+
+    def __post_init__(self) -> None:
+        _same(self.grid, signal=self.signal, mask=self.mask)
+        if self.signal.shape[0] != len(self.scan.te_s):
+            raise ValueError(
+                f"{self.signal.shape[0]} echoes but {len(self.scan.te_s)} echo times: give one for each"
+            )
+        if self.noise is not None and self.noise.shape[0] != self.signal.shape[1]:
+            raise ValueError(f"noise of {self.noise.shape[0]} coils for {self.signal.shape[1]} coils")
+
+
+@dataclass(frozen=True, eq=False)
 class Echoes:
     """Coil-combined complex images, one for each echo."""
 
@@ -214,9 +236,39 @@ class Chi:
     """The value that referencing subtracted [ppm]."""
     updates: tuple[float, ...] = ()
     """Relative change of the map in each iteration, for iterative methods."""
+    misfits: tuple[float, ...] = ()
+    """Share of the weighted field that the map leaves unexplained in each iteration, where it is known."""
+    converged: bool | None = None
+    """True if the last update was within the tolerance, False if not; None where nothing was asked."""
 
     def __post_init__(self) -> None:
         _same(self.grid, chi=self.ppm, mask=self.mask)
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """Para- and diamagnetic susceptibility, told apart."""
+
+    para_ppm: Float[Tensor, "x y z"]
+    """Susceptibility of paramagnetic sources [ppm], zero or more."""
+    dia_ppm: Float[Tensor, "x y z"]
+    """Susceptibility of diamagnetic sources [ppm], zero or less."""
+    mask: Bool[Tensor, "x y z"]
+    grid: Grid
+    updates: tuple[float, ...] = ()
+    """Relative change of the maps in each iteration."""
+    misfits: tuple[float, ...] = ()
+    """Share of the data that the maps leave unexplained in each iteration, where it is known."""
+    converged: bool | None = None
+    """True if the last update was within the tolerance, False if not; None where nothing was asked."""
+
+    def __post_init__(self) -> None:
+        _same(self.grid, para_ppm=self.para_ppm, dia_ppm=self.dia_ppm, mask=self.mask)
+
+    @property
+    def total_ppm(self) -> Float[Tensor, "x y z"]:
+        """Both together [ppm]: what a susceptibility map shows."""
+        return self.para_ppm + self.dia_ppm
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,12 +73,15 @@ class FANSI:
         z2 = _complex_prox(chi, p.ppm, w2, mu2, to_rad) if blind else w2 * p.ppm / (w2 + mu2)
         rhs = torch.zeros_like(chi)
         updates: list[float] = []
+        misfits: list[float] = []
         for i in track(self.iterations, "FANSI"):
             k = p.spectrum(mu1 * rhs - mu4 * s4 if mu4 else mu1 * rhs)
             k += p.spectrum(z2 - s2).mul_(mu2 * d)
             k *= inverse
             before, chi = chi, p.volume(k)
-            v2 = p.volume(k * d).add_(s2)
+            dchi = p.volume(k * d)
+            misfits.append(p.misfit(dchi))
+            v2 = dchi.add_(s2)
             updates.append(float((chi - before).norm() / chi.norm().clamp_min(1e-30)))
             if updates[-1] <= self.tolerance and (i > self.warm or not self.nonlinear):
                 break
@@ -92,7 +95,7 @@ class FANSI:
                 v4 = chi + s4
                 s4 = v4 * outside
                 rhs = rhs + (mu4 / mu1) * (v4 * p.support)
-        return p.answer(chi, tuple(updates))
+        return p.answer(chi, updates, misfits, self.tolerance)
 
 
 def _complex_prox(v: Tensor, f: Tensor, w2: Tensor, mu: float, to_rad: float) -> Tensor:

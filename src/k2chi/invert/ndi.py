@@ -46,8 +46,12 @@ class NDI:
         p, to_rad = problem(local), local.scan.rad_per_ppm
         d, phase, w2 = p.d, p.ppm * to_rad, p.weight.square()
 
+        misfits: list[float] = []
+
         def gradient(chi: Tensor) -> Tensor:
-            return d.H(w2 * torch.sin(d(chi) - phase)) + self.damping * chi
+            field = d(chi)
+            misfits.append(p.misfit(field / to_rad))
+            return d.H(w2 * torch.sin(field - phase)) + self.damping * chi
 
         chi, updates = descent(
             gradient,
@@ -59,4 +63,4 @@ class NDI:
             momentum=self.momentum,
             what="NDI",
         )
-        return p.answer(chi / to_rad, updates)
+        return p.answer(chi / to_rad, updates, misfits, self.tolerance)

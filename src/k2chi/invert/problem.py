@@ -1,6 +1,8 @@
 """What every dipole inversion starts from: a box around the mask, its field, weights, support and kernel."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float
@@ -45,11 +47,33 @@ class Problem:
         x: Tensor = torch.fft.irfftn(k, s=self.grid.shape, dim=SPACE)
         return x
 
-    def answer(self, chi_ppm: Float[Tensor, "x y z"], updates: tuple[float, ...] = ()) -> Chi:
-        """χ in the scan's grid, zero outside the field's support."""
+    def misfit(self, field_ppm: Float[Tensor, "x y z"]) -> float:
+        """Share of the weighted field that `field_ppm` = Dχ leaves unexplained."""
+        return float(((field_ppm - self.ppm) * self.weight).norm()) / self._size
+
+    @cached_property
+    def _size(self) -> float:
+        return max(float((self.weight * self.ppm).norm()), 1e-30)
+
+    def answer(
+        self,
+        chi_ppm: Float[Tensor, "x y z"],
+        updates: Sequence[float] = (),
+        misfits: Sequence[float] = (),
+        tolerance: float = 0.0,
+    ) -> Chi:
+        """χ in the scan's grid, zero outside the field's support; it says whether it converged."""
         support = self.field.mask if self.field.support is None else self.field.support
         full = self.box.put(chi_ppm, self.field.grid.shape)
-        return Chi(full * support, support, self.field.grid, updates=updates)
+        converged = updates[-1] <= tolerance if updates and tolerance > 0 else None
+        return Chi(
+            full * support,
+            support,
+            self.field.grid,
+            updates=tuple(updates),
+            misfits=tuple(misfits),
+            converged=converged,
+        )
 
 
 def problem(local: Field) -> Problem:

@@ -91,7 +91,9 @@ class TotalFieldTV:
         v2 = volume(d * spectrum(chi))
         z2 = (w2 * f + v2) / (w2 + 1)
         s2 = v2 - z2
-        w2_now, updates = w2, []
+        w2_now, size = w2, (w2.sqrt() * f).norm().clamp_min(1e-30)
+        updates: list[float] = []
+        misfits: list[float] = []
         for i in track(self.iterations, "total-field TV"):
             k = spectrum(mu1 * rhs + mu3 * chi)
             k += d * spectrum(z2 - s2)
@@ -100,6 +102,7 @@ class TotalFieldTV:
             dchi = volume(d * k)
             step = float(((chi - before) * mask).norm() / (chi * mask).norm().clamp_min(1e-30))
             updates.append(step)
+            misfits.append(float((w2.sqrt() * (dchi - f)).norm() / size))
             if step <= self.tolerance:
                 break
             if self.outlier and i >= 20:
@@ -109,7 +112,14 @@ class TotalFieldTV:
             z2 = (w2_now * f + v2) / (w2_now + 1)
             s2 = v2 - z2
         inside = total.mask
-        return Chi(box.put(chi, total.grid.shape) * inside, inside, total.grid, updates=tuple(updates))
+        return Chi(
+            box.put(chi, total.grid.shape) * inside,
+            inside,
+            total.grid,
+            updates=tuple(updates),
+            misfits=tuple(misfits),
+            converged=updates[-1] <= self.tolerance if self.tolerance else None,
+        )
 
 
 def grown(

@@ -223,9 +223,14 @@ def stage_times(seconds: dict[str, float]) -> Figure:
     return figure
 
 
-def convergence(updates: Sequence[float]) -> Figure:
-    """Relative change of the map in each iteration."""
+def convergence(updates: Sequence[float], misfits: Sequence[float] = ()) -> Figure:
+    """Relative change of the map, and the share of the field it leaves unexplained, in each iteration."""
     figure = Figure(figsize=(5.4, 3), layout="constrained")
-    axes = _plain(figure, "iteration", "relative update")
-    axes.semilogy(range(1, len(updates) + 1), np.maximum(updates, 1e-12), color="#3b6fa0")
+    axes = _plain(figure, "iteration", "share")
+    for values, colour, label in ((updates, "#3b6fa0", "update"), (misfits, "#b0632f", "misfit")):
+        if values:
+            axes.semilogy(
+                range(1, len(values) + 1), np.maximum(values, 1e-12), color=colour, label=f"relative {label}"
+            )
+    axes.legend(frameon=False, fontsize=8)
     return figure

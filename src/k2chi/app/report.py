@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from k2chi.app import figures
-from k2chi.data import Maps
+from k2chi.data import Chi, Maps
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,17 @@ def facts(maps: Maps) -> list[tuple[str, str]]:
                 f"{maps.chi.reference}, subtracted {maps.chi.reference_ppm:+.4f} ppm".replace("-", "−"),
             ),
         ]
+        if maps.chi.updates:
+            rows.append(("inversion", ended(maps.chi)))
     rows.append(("computing time", f"{sum(maps.seconds.values()):.0f} s"))
     return rows
+
+
+def ended(chi: Chi) -> str:
+    """How the iterations of an inversion came to their end, in words."""
+    words = {True: "converged", False: "stopped at the limit, not converged", None: "as many as asked"}
+    last = f"last update {chi.updates[-1]:.2g} of the map"
+    return f"{len(chi.updates)} iterations, {words[chi.converged]}; {last}"
 
 
 def pictures(maps: Maps, phase: Tensor | None, phase_label: str) -> list[Picture]:
@@ -107,8 +116,9 @@ def plots(maps: Maps) -> list[Picture]:
     if maps.seconds:
         made.append(Picture("Time of each stage", figures.png(figures.stage_times(maps.seconds))))
     if maps.chi is not None and len(maps.chi.updates) > 1:
-        caption = f"{len(maps.chi.updates)} iterations; last update {maps.chi.updates[-1]:.2g} of the map."
-        made.append(Picture("Convergence", figures.png(figures.convergence(maps.chi.updates)), caption))
+        figure = figures.convergence(maps.chi.updates, maps.chi.misfits)
+        caption = ended(maps.chi) + "; misfit is the share of the weighted field that is not explained."
+        made.append(Picture("Convergence", figures.png(figure), caption))
     return made
 
 

@@ -181,6 +181,13 @@ def run(
             "sign": {"asked": order.sign, "words": sign_words, **(dataclasses.asdict(sign) if sign else {})},
             "seconds": {k: round(v, 3) for k, v in maps.seconds.items()},
         }
+        if maps.chi is not None and maps.chi.updates:
+            record["inversion"] = {
+                "iterations": len(maps.chi.updates),
+                "converged": maps.chi.converged,
+                "last_update": maps.chi.updates[-1],
+                "words": report.ended(maps.chi),
+            }
         common = {"GeneratedWith": f"k2chi {__version__}", "Recipe": layout.note("recipe.toml").name}
         sources = [named(f, root) for f in source.files]
         files = write_maps(maps, inside, sources, common, source.codes)
@@ -233,5 +240,7 @@ def log(record: dict[str, Any], maps: Maps) -> str:
     lines += [f"grid     {maps.grid.shape} voxels of {maps.grid.voxel_mm} mm, B0 along {maps.grid.b0_dir}"]
     lines += [f"sign     {record['sign']['words']}"]
     lines += [f"time     {stage}: {seconds} s" for stage, seconds in record["seconds"].items()]
+    if "inversion" in record:
+        lines += [f"solve    {record['inversion']['words']}"]
     lines += [f"warning  {words}" for words in record["warnings"]]
     return "\n".join(lines) + "\n"

@@ -60,7 +60,7 @@ CASES: dict[str, tuple[str, Callable[[], Simulation]]] = {
 
 def scores(chi: Chi, truth: Truth) -> dict[str, float]:
     """All measures over the whole true brain."""
-    return quality(chi.ppm, truth.chi_ppm, truth.brain, truth.group)
+    return quality(chi.ppm, truth.chi_ppm, truth.brain, truth.group, truth.grid.voxel_mm)
 
 
 def line(name: str, got: dict[str, float], seconds: float | None = None) -> list[str]:

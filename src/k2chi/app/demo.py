@@ -41,7 +41,7 @@ class Against:
         """Quality of χ over the whole true brain."""
         assert maps.chi is not None
         t = self.truth
-        return quality(maps.chi.ppm, t.chi_ppm, t.brain, t.group)
+        return quality(maps.chi.ppm, t.chi_ppm, t.brain, t.group, t.grid.voxel_mm)
 
     def nuclei(self, maps: Maps) -> list[tuple[str, float, float, int]]:
         """Name, mean χ found and true [ppm] of each deep nucleus, both relative to the brain's mean."""

@@ -134,4 +134,4 @@ def compared(chi: Path, truth: Path, mask: Path | None, labels: Path | None) -> 
         of = read(labels)
         same_place(volumes[1], of)
         numbers = of.tensor()[0].round().to(torch.int16)
-    return quality(a, t, inside, numbers)
+    return quality(a, t, inside, numbers, volumes[1].grid.voxel_mm)

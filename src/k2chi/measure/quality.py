@@ -13,6 +13,10 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.nn.functional import max_pool3d
 
+from k2chi.data import Vector
+from k2chi.measure.calcification import LABEL as CALCIFICATION
+from k2chi.measure.calcification import calcification
+
 Volume = Float[Tensor, "x y z"]
 Mask = Bool[Tensor, "x y z"]
 Labels = Shaped[Tensor, "x y z"]
@@ -24,12 +28,19 @@ TISSUE = (7, 8, 9)
 BLOOD = 11
 
 
-def quality(chi: Volume, truth: Volume, mask: Mask, labels: Labels | None = None) -> dict[str, float]:
+def quality(
+    chi: Volume,
+    truth: Volume,
+    mask: Mask,
+    labels: Labels | None = None,
+    voxel_mm: Vector = (1.0, 1.0, 1.0),
+) -> dict[str, float]:
     """All measures of `chi` against `truth` (both ppm) over `mask`, the truth's own mask.
 
     With `labels` in the challenge's numbering also the detrended errors of tissue, blood (one voxel around
-    it included) and deep grey matter, and the slope of the deep nuclei. A measure that is not defined, such
-    as the error of a region that is not there, is nan.
+    it included) and deep grey matter, the slope of the deep nuclei and, where a calcification is labelled,
+    its moment's deviation [ppm mm³] and its streaks; the size of a voxel matters to that moment only. A
+    measure that is not defined, such as the error of a region that is not there, is nan.
     """
     a, t = (torch.where(mask & m.isfinite(), m, torch.zeros_like(m)) for m in (chi, truth))
     width = span(t, mask)
@@ -57,6 +68,9 @@ def quality(chi: Volume, truth: Volume, mask: Mask, labels: Labels | None = None
             "dgm_slope": slope,
             "dgm_deviation": abs(1 - slope),
         }
+        if (there := mask & (labels == CALCIFICATION)).any():
+            scored = calcification(a0, t0, there, voxel_mm)
+            out |= {"calc_deviation": scored.deviation_ppm_mm3, "calc_streak": scored.streak}
     return out
 
 

@@ -1,0 +1,73 @@
+"""How well a calcification came out: its moment and the streaks around it, as in the 2019 challenge."""
+
+from dataclasses import dataclass
+from math import nan
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from k2chi.data import Vector
+
+LABEL = 16
+"""Number of calcifications in the challenge's labels."""
+MARGINS = (3, 7, 11)
+"""Voxels around the bounding box: the cube, the rim around it, and the outer box."""
+
+
+@dataclass(frozen=True)
+class Calcification:
+    """Scores of one map around one calcification; nan where it was not found."""
+
+    moment_ppm_mm3: float
+    """Sum of χ over the segmented voxels times their volume [ppm mm³]."""
+    deviation_ppm_mm3: float
+    """Distance of the moment from that of the truth [ppm mm³]."""
+    streak: float
+    """Spread around the calcification that the truth does not explain, over its mean χ [no unit]."""
+    threshold_ppm: float
+    """Voxels below this belong to the calcification [ppm]."""
+
+
+def calcification(
+    chi_ppm: Float[Tensor, "x y z"],
+    truth_ppm: Float[Tensor, "x y z"],
+    where: Bool[Tensor, "x y z"],
+    voxel_mm: Vector = (1.0, 1.0, 1.0),
+) -> Calcification:
+    """Score `chi_ppm` around the calcification `where` (ppm, both maps with the same reference).
+
+    Bilgic et al. 2021, Magn Reson Med 86:1241, doi:10.1002/mrm.28754. In the bounding box with three voxels
+    more (the cube) all voxels below a threshold are the calcification; the threshold is the first of 0,
+    −0.01, … ppm below which no voxel of the outer box lies beside the cube. The streak is the residual of a
+    straight line through found and true χ in the rim. Raises ValueError where there is no calcification.
+    """
+    found = torch.nonzero(where)
+    if not len(found):
+        raise ValueError("no voxel is labelled as calcification: there is nothing to score")
+    low, high = found.amin(0), found.amax(0) + 1
+
+    def box(margin: int) -> Tensor:
+        out = torch.zeros_like(where)
+        a, b, c = (slice(max(int(i) - margin, 0), int(j) + margin) for i, j in zip(low, high, strict=True))
+        out[a, b, c] = True
+        return out
+
+    cube, rim, outer = (box(m) for m in MARGINS)
+    rim, outer = rim & ~cube, outer & ~cube
+    voxel = voxel_mm[0] * voxel_mm[1] * voxel_mm[2]
+
+    def segmented(x: Tensor) -> tuple[Tensor, float]:
+        lowest = float(x[outer].min()) if outer.any() else 0.0
+        threshold = min(0.0, -0.01 * float(torch.tensor(-lowest / 0.01).floor()))
+        threshold -= 0.01 if lowest < threshold else 0.0
+        return x[cube & (x < threshold)].double(), threshold
+
+    (mine, threshold), (true, _) = segmented(chi_ppm), segmented(truth_ppm)
+    moment = float(mine.sum()) * voxel
+    x, y = truth_ppm[rim].double(), chi_ppm[rim].double()
+    x, y = x - x.mean(), y - y.mean()
+    slope = float(x @ y) / max(float(x @ x), 1e-30)
+    spread = float((y - slope * x).square().mean().sqrt())
+    streak = spread / abs(float(mine.mean())) if len(mine) else nan
+    return Calcification(moment, abs(moment - float(true.sum()) * voxel), streak, threshold)

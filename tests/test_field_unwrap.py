@@ -13,11 +13,17 @@ from hypothesis import strategies as st
 from skimage.restoration import unwrap_phase
 
 from k2chi.data import Echoes, Grid, Scan
-from k2chi.field import ROMEO, LaplacianUnwrap, quality_map
+from k2chi.field import ROMEO, SEGUE, SPUN, BestPath, LaplacianUnwrap, quality_map
 from k2chi.field.romeo import unwrap_in_space
 
 CROP = Path(__file__).parents[2] / "shared" / "data" / "romeo-crop"
-EXACT = [ROMEO(), ROMEO(mode="individual"), ROMEO(regrow_above=0.5), LaplacianUnwrap(exact=True)]
+EXACT = [
+    ROMEO(),
+    ROMEO(mode="individual"),
+    ROMEO(regrow_above=0.5),
+    *(method(mode=mode) for method in (SPUN, SEGUE, BestPath) for mode in ("template", "individual")),
+    LaplacianUnwrap(exact=True),
+]
 exact = pytest.mark.parametrize("method", EXACT, ids=str)
 TE = (0.005, 0.012, 0.021)
 

@@ -3,18 +3,21 @@
 Order: `Offsets`, `Masking`, `Unwrapping`, `Combination`; `R2Star` on the side.
 """
 
+from k2chi.field.bestpath import BestPath
 from k2chi.field.fit import ComplexFit, WeightedFit
 from k2chi.field.laplacian import LaplacianUnwrap
 from k2chi.field.mask import BrainMask, GivenMask, MagnitudeMask, PhaseQualityMask
 from k2chi.field.offsets import MCPC3DS, KeepOffset
 from k2chi.field.r2star import ARLO, LogLinear
 from k2chi.field.romeo import ROMEO, quality_map
+from k2chi.field.segue import SEGUE
+from k2chi.field.spun import SPUN
 
 Offsets = MCPC3DS | KeepOffset
 """Echoes → Echoes: what to do about phase at TE = 0."""
 Masking = BrainMask | PhaseQualityMask | MagnitudeMask | GivenMask
 """Echoes → Echoes with a mask."""
-Unwrapping = ROMEO | LaplacianUnwrap
+Unwrapping = ROMEO | SPUN | SEGUE | BestPath | LaplacianUnwrap
 """Echoes → Echoes with unwrapped phase."""
 Combination = WeightedFit | ComplexFit
 """Echoes → total Field."""
@@ -25,6 +28,9 @@ __all__ = [
     "ARLO",
     "MCPC3DS",
     "ROMEO",
+    "SEGUE",
+    "SPUN",
+    "BestPath",
     "BrainMask",
     "Combination",
     "ComplexFit",

@@ -19,7 +19,8 @@ OUTSIDE = 255
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _wrap(x: Any) -> Any:
+def wrap(x: Any) -> Any:
+    """The angle between −π and π that differs from x by whole turns."""
     return x - tau * np.rint(x / tau)
 
 
@@ -45,20 +46,20 @@ def edge_costs(
                     if last or not usable[x, y, z] or not usable[u, v, w]:
                         costs[axis, x, y, z] = 0
                         continue
-                    step = _wrap(phase[u, v, w] - phase[x, y, z])
+                    step = wrap(phase[u, v, w] - phase[x, y, z])
                     trust = 0.1 + 0.9 * (1.0 - abs(step) / pi)
                     if two:
-                        twin = _wrap(other[u, v, w] - other[x, y, z])
+                        twin = wrap(other[u, v, w] - other[x, y, z])
                         trust *= 0.1 + 0.9 * max(0.0, 1.0 - abs(step - ratio * twin))
                     linear = 1.0
                     if x >= dx and y >= dy and z >= dz and usable[x - dx, y - dy, z - dz]:
-                        bend = _wrap(step - phase[x, y, z] + phase[x - dx, y - dy, z - dz])
+                        bend = wrap(step - phase[x, y, z] + phase[x - dx, y - dy, z - dz])
                         linear *= max(0.0, 1.0 - abs(bend) / 2.0)
                     else:
                         linear *= 0.9
                     p, q, r = u + dx, v + dy, w + dz
                     if p < shape[0] and q < shape[1] and r < shape[2] and usable[p, q, r]:
-                        bend = _wrap(phase[p, q, r] - phase[u, v, w] - step)
+                        bend = wrap(phase[p, q, r] - phase[u, v, w] - step)
                         linear *= max(0.0, 1.0 - abs(bend) / 2.0)
                     else:
                         linear *= 0.9

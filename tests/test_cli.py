@@ -366,7 +366,26 @@ def test_compare(tmp_path):
     found = json.loads(call("compare", a, b, "--json").stdout)
     assert found["nrmse"] == pytest.approx(100, rel=1e-3)
     assert found["correlation"] == pytest.approx(1)
-    assert "nrmse" in call("compare", a, b).stdout
+    assert "100 ‖a − t‖" in call("compare", a, b).stdout
+
+
+def test_compare_asks_about_ppb_and_draws(tmp_path):
+    """A thousandfold unit is not guessed; once told, the measures are the same. The picture is there."""
+    truth = np.random.default_rng(0).normal(scale=0.1, size=(12, 14, 16))
+    ppm = save(tmp_path / "a.nii", 1.5 * truth), save(tmp_path / "b.nii", truth)
+    ppb = save(tmp_path / "c.nii", 1500 * truth), save(tmp_path / "d.nii", 1000 * truth)
+    refused = call("compare", *ppb, "--json")
+    assert refused.exit_code == 2
+    assert "looks like ppb" in refused.stderr
+    assert "--unit ppb" in refused.stderr
+    one = json.loads(call("compare", *ppm, "--json").stdout)
+    two = json.loads(call("compare", *ppb, "--unit", "ppb", "--json").stdout)
+    assert one == pytest.approx(two, rel=1e-4)
+    call("compare", *ppm, "--figure", tmp_path / "d.png")
+    assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
+    other = call("compare", *ppm, "--figure", tmp_path / "d.txt")
+    assert other.exit_code == 2
+    assert "one of these endings" in other.stderr
 
 
 def test_methods_lists_every_setting():

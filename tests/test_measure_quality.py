@@ -182,3 +182,28 @@ def test_regions_refuse_another_grid():
     """Silently skipping a label map that does not fit has cost users of other tools weeks."""
     with pytest.raises(ValueError, match="resample labels to"):
         regions(Chi(CHI, MASK, GRID), LABELS[1:])
+
+
+def test_every_measure_has_its_definition():
+    calcified = torch.where(
+        (LABELS == 0) & (TRUTH.abs() < 1) & (torch.arange(48)[:, None, None] < 20), 16, LABELS
+    )
+    assert set(q.quality(CHI, TRUTH, MASK, calcified * MASK)) == set(q.DEFINITIONS)
+
+
+def test_mutual_information():
+    """2 for a map that follows from the truth, near 1 for one that has nothing to do with it."""
+    other = torch.randn(GRID.shape, generator=torch.Generator().manual_seed(5))
+    noisy = torch.randn(GRID.shape, generator=torch.Generator().manual_seed(6))
+    assert q.mutual_information(3 + 2 * noisy, noisy, MASK) == pytest.approx(2, abs=0.02)
+    assert q.mutual_information(other, noisy, MASK) < 1.1
+    assert 1.05 < q.mutual_information(CHI, TRUTH, MASK) < 2
+
+
+def test_eroded_regions_leave_out_the_edge():
+    """An error at the edge of the nuclei alone does not count further in."""
+    deep = MASK & q.among(LABELS, q.DEEP_GREY)
+    edge = deep & q.dilate(~deep)
+    got = q.quality(torch.where(edge, TRUTH + 0.5, TRUTH), TRUTH, MASK, LABELS)
+    assert got["nrmse_dgm"] > 10
+    assert got["nrmse_dgm_eroded"] == pytest.approx(0, abs=1e-3)

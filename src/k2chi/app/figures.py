@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -13,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from k2chi.data import Grid, Maps
+from k2chi.data import Chi, Grid, Maps
 
 CHI_WINDOW = (-0.1, 0.2)
 """Window of χ in every picture [ppm]."""
@@ -78,6 +79,34 @@ def png(figure: Figure, dpi: int = 100) -> str:
         stream, format="png", dpi=dpi, facecolor=figure.get_facecolor(), metadata={"Software": None}
     )
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def save(figure: Figure, path: Path, dpi: int = 120) -> None:
+    """A figure as a file, whole or not at all; PNG, PDF or SVG by its name."""
+    kind = path.suffix.lower()
+    if kind not in (".png", ".pdf", ".svg"):
+        raise ValueError(f"{path}: a figure is written as .png, .pdf or .svg; choose one of these endings")
+    FigureCanvasAgg(figure)
+    part = path.with_name(f".{path.stem}.part{kind}")
+    try:
+        figure.savefig(part, dpi=dpi, facecolor=figure.get_facecolor())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def difference(chi: Chi, truth: Chi) -> Figure:
+    """A map, the truth and their difference, all relative to their means."""
+    view, mask = View(chi.grid), chi.mask
+    a, t = (torch.where(mask, m.ppm - m.ppm[mask].mean(), torch.nan) for m in (chi, truth))
+    low, high = CHI_WINDOW
+    window = f"{low}…{high} ppm".replace("-", "−")
+    rows = [
+        Row(f"map\n{window}", view(a), low, high),
+        Row(f"truth\n{window}", view(t), low, high),
+        Row("difference\n±0.05 ppm", view(a - t), *LOCAL_WINDOW, colours="RdBu_r"),
+    ]
+    return montage(rows, view(mask), view.voxel_mm)
 
 
 def montage(

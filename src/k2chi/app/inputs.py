@@ -3,17 +3,23 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
+from torch import Tensor
 
-from k2chi.data import Echoes, Field, Vector
+from k2chi.data import Chi, Echoes, Field, Vector
 from k2chi.io import bids
 from k2chi.io.derivatives import Layout
 from k2chi.io.echoes import Source, read_complex, read_echoes, read_mask
 from k2chi.io.fieldmap import Unit, read_field
 from k2chi.io.nifti import read, same_place
 from k2chi.io.sidecar import agree, facts, sidecar
+from k2chi.measure.blind import blind
 from k2chi.measure.quality import quality
+
+PPB_LIKE = 5.0
+"""Standard deviation of a map [ppm] that no brain has: it is in ppb."""
 
 
 @dataclass(frozen=True)
@@ -121,17 +127,43 @@ def from_files(given: Given) -> tuple[Echoes | Field, Source]:
     return read_field(path, given.units, te_s, b0, local, given.mask, given.magnitude, given.b0_world)
 
 
-def compared(chi: Path, truth: Path, mask: Path | None, labels: Path | None) -> dict[str, float]:
-    """Quality of a map on disk against the truth on disk."""
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A map and the truth on one grid, both in ppm, and where they are compared."""
+
+    chi: Chi
+    truth: Chi
+    labels: Tensor | None
+
+    def quality(self) -> dict[str, float]:
+        """Every measure against the truth, and those of the map alone."""
+        of = self.chi
+        found = quality(of.ppm, self.truth.ppm, of.mask, self.labels, of.grid.voxel_mm)
+        return found | blind(of)
+
+
+def pair(
+    chi: Path, truth: Path, mask: Path | None, labels: Path | None, unit: Literal["ppm", "ppb"] | None = None
+) -> Pair:
+    """A map on disk and the truth on disk."""
     volumes = [read(p) for p in (chi, truth)]
     same_place(volumes[1], volumes[0])
     a, t = (torch.nan_to_num(v.tensor()[0]) for v in volumes)
     inside = read_mask(mask, volumes[1]) if mask else t != 0
     if not inside.any():
         raise ValueError(f"{truth}: the map is zero everywhere; give the true map or --mask")
+    for path, values in ((chi, a), (truth, t)):
+        if unit is None and (spread := float(values[inside].std())) > PPB_LIKE:
+            raise ValueError(
+                f"{path}: values spread by {spread:.3g}, which looks like ppb instead of ppm; "
+                "pass --unit ppb, or --unit ppm if it is right"
+            )
+    if unit == "ppb":
+        a, t = a / 1000, t / 1000
     numbers = None
     if labels is not None:
         of = read(labels)
         same_place(volumes[1], of)
         numbers = of.tensor()[0].round().to(torch.int16)
-    return quality(a, t, inside, numbers, volumes[1].grid.voxel_mm)
+    grid = volumes[1].grid
+    return Pair(Chi(a * inside, inside, grid), Chi(t * inside, inside, grid), numbers)

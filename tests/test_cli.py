@@ -380,7 +380,7 @@ def test_compare_asks_about_ppb_and_draws(tmp_path):
     assert "--unit ppb" in refused.stderr
     one = json.loads(call("compare", *ppm, "--json").stdout)
     two = json.loads(call("compare", *ppb, "--unit", "ppb", "--json").stdout)
-    assert one == pytest.approx(two, rel=1e-4)
+    assert one == pytest.approx(two, rel=1e-4, abs=1e-4)
     call("compare", *ppm, "--figure", tmp_path / "d.png")
     assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
     other = call("compare", *ppm, "--figure", tmp_path / "d.txt")

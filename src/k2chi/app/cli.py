@@ -26,6 +26,7 @@ from k2chi.app.options import (
     order,
     show,
 )
+from k2chi.app.roi import roi
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -146,6 +147,7 @@ def bids(
 
 
 app.command()(tools.compare)
+app.command()(roi)
 app.command()(tools.methods)
 
 

@@ -93,7 +93,7 @@ def without_offset(
     sigma_mm: float,
     odd_even: OddEven,
 ) -> Echoes:
-    """Take off the smoothed φ₁ − m · gain and, in bipolar scans, what even echoes carry more than odd ones."""
+    """Take off the smoothed φ₁ − m·gain and, in bipolar scans, what even echoes carry more than odd ones."""
     first, voxel = finite(echoes.signal[0]), echoes.grid.voxel_mm
     strength = (finite(echoes.signal[1]).abs() * first.abs()).sqrt() * mask
     apart = first * torch.polar(strength, -m * gain_rad)

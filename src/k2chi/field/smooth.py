@@ -81,7 +81,9 @@ class SmoothPhase:
 
     def phasor(self) -> Complex[Tensor, "i j k"]:
         """exp i of the phase at the centres of the blocks."""
-        return self.rest * torch.polar(torch.ones_like(self.rest.real), self._quadratic(self.block, self.rest))
+        return self.rest * torch.polar(
+            torch.ones_like(self.rest.real), self._quadratic(self.block, self.rest)
+        )
 
     def on_voxels(self, shape: Size) -> Float[Tensor, "x y z"]:
         """The phase [rad] in each voxel, free of wraps."""
@@ -98,7 +100,7 @@ class SmoothPhase:
 def smooth_phase(
     x: Complex[Tensor, "x y z"], sigma_mm: float, voxel_mm: Vector, ramp: bool = False
 ) -> SmoothPhase:
-    """The smooth phase underneath `x`, whose magnitude is its weight; if `ramp`, nothing but 1, x, y, z of it.
+    """The smooth phase under `x`, whose magnitude is its weight; with `ramp` only a plane in x, y and z.
 
     Smoothing a slope drags it inwards at the edge of the head, and smoothing a bowl lifts it. So a quadratic
     is fitted and taken off first, the rest is smoothed as a phasor, and so is what that leaves. All of it on

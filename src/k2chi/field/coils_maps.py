@@ -1,0 +1,128 @@
+"""How each coil sees each place, from the images themselves; on blocks of voxels, for coils see smoothly."""
+
+from math import prod
+
+import torch
+import torch.nn.functional as functional
+from jaxtyping import Bool, Complex, Float
+from torch import Tensor
+
+from k2chi.data import Size, Vector
+from k2chi.field.coils_phase import free_phase, principal
+from k2chi.field.offsets import finite
+from k2chi.field.smooth import block_mm, refined
+from k2chi.progress import track
+
+SLAB_BYTES = 2**27
+"""Covariances are held for as many planes of blocks as fit in this, times two or three."""
+
+
+def noise_factor(noise: Complex[Tensor, "coil sample"] | None, coils: int) -> Complex[Tensor, "c c"] | None:
+    """The lower triangle L with L Lᴴ = covariance of the noise; L⁻¹ whitens. None without noise samples."""
+    if noise is None:
+        return None
+    samples = noise.shape[1]
+    factor, wrong = torch.linalg.cholesky_ex(noise.to(torch.complex128) @ noise.mH.to(torch.complex128))
+    if samples < 2 * coils or int(wrong) or not factor.isfinite().all():
+        raise ValueError(
+            f"{samples} noise samples do not give the covariance of {coils} coils (too few, or a dead coil): "
+            "give many more samples than coils, leave dead coils out, or give no noise"
+        )
+    whiten: Tensor = (factor / samples**0.5).to(noise.dtype)
+    return whiten
+
+
+def sensitivity_maps(
+    signal: Complex[Tensor, "echo coil x y z"],
+    voxel_mm: Vector,
+    block: Size,
+    radius: Size,
+    factor: Complex[Tensor, "c c"] | None = None,
+) -> Complex[Tensor, "coil i j k"]:
+    """Sensitivities on blocks of voxels, of unit length once whitened, with a smooth phase.
+
+    In each block, and `radius` blocks to each side, the principal eigenvector of Σ s sᴴ over voxels and
+    echoes (Walsh 2000); what all coils share, such as the field's phase, cancels. `free_phase` makes it smooth.
+    Works on slabs, so that no copy of the data is made.
+    """
+    coils = signal.shape[1]
+    count = [-(-n // k) for n, k in zip(signal.shape[2:], block, strict=True)]
+    maps = signal.new_zeros((coils, count[0], count[1], count[2]))
+    strength = signal.real.new_zeros((count[0], count[1], count[2]))
+    planes = max(1, SLAB_BYTES // (count[1] * count[2] * coils**2 * signal.element_size()) - 2 * radius[0])
+    whiten = None if factor is None else torch.linalg.inv(factor)
+    for n in track(-(-count[0] // planes), "coil sensitivities"):
+        first, last = n * planes, min((n + 1) * planes, count[0])
+        low, high = max(first - radius[0], 0), min(last + radius[0], count[0])
+        slab = finite(signal[:, :, low * block[0] : high * block[0]])
+        r = _covariance(slab, block)
+        for axis in range(3):
+            r = _box_sum(r, radius[axis], axis)
+        r = r[first - low : last - low]
+        if whiten is not None:
+            r = whiten @ r @ whiten.mH
+        vector, power = principal(r.reshape(-1, coils, coils))
+        shape = (last - first, count[1], count[2])
+        maps[:, first:last] = vector.T.reshape(coils, *shape)
+        strength[first:last] = power.reshape(shape)
+    maps *= free_phase(maps, strength, block_mm(block, voxel_mm))
+    return maps if factor is None else (factor @ maps.flatten(1)).reshape(maps.shape)
+
+
+def _covariance(slab: Complex[Tensor, "echo coil x y z"], block: Size) -> Complex[Tensor, "i j k c c"]:
+    """Σ s sᴴ over the voxels and echoes of each block."""
+    echoes, coils = slab.shape[:2]
+    pad = [(-n) % k for n, k in zip(slab.shape[2:], block, strict=True)]
+    if any(pad):
+        slab = functional.pad(slab, (0, pad[2], 0, pad[1], 0, pad[0]))
+    i, j, k = (n // b for n, b in zip(slab.shape[2:], block, strict=True))
+    parts = slab.reshape(echoes, coils, i, block[0], j, block[1], k, block[2])
+    parts = parts.permute(2, 4, 6, 1, 0, 3, 5, 7).reshape(-1, coils, echoes * prod(block))
+    return (parts @ parts.mH).reshape(i, j, k, coils, coils)
+
+
+def _box_sum(r: Tensor, radius: int, axis: int) -> Tensor:
+    """Sum over `radius` neighbours on each side along `axis`."""
+    out, n = r.clone(), r.shape[axis]
+    for step in range(1, min(radius, n - 1) + 1):
+        out.narrow(axis, step, n - step).add_(r.narrow(axis, 0, n - step))
+        out.narrow(axis, 0, n - step).add_(r.narrow(axis, step, n - step))
+    return out
+
+
+def combined(
+    signal: Complex[Tensor, "echo coil x y z"],
+    maps: Complex[Tensor, "coil i j k"],
+    block: Size,
+    factor: Complex[Tensor, "c c"] | None = None,
+) -> Complex[Tensor, "echo x y z"]:
+    """mᴴΨ⁻¹s / √(mᴴΨ⁻¹m) in each voxel: the best SNR that coils with sensitivities m and noise Ψ can give.
+
+    The noise of the result is that of one coil, or has variance one (real and imaginary part together) where
+    the covariance of the noise is known. One coil at a time, so that no copy of the data is made.
+    """
+    echoes, coils = signal.shape[:2]
+    nx, ny, nz = signal.shape[2:]
+    pull = maps
+    if factor is not None:
+        pull = torch.cholesky_solve(maps.flatten(1), factor).reshape(maps.shape)
+    out = signal.new_zeros((echoes, nx, ny, nz))
+    power = signal.real.new_zeros((nx, ny, nz))
+    for c in track(coils, "combining coils"):
+        by = refined(pull[c], block, (nx, ny, nz)).conj()
+        own = by if factor is None else refined(maps[c], block, (nx, ny, nz)).conj()
+        power += by.real * own.real + by.imag * own.imag
+        for e in range(echoes):
+            out[e] += by * signal[e, c]
+    out *= power.clamp_min(torch.finfo(power.dtype).tiny).rsqrt()
+    return out
+
+
+def root_sum_of_squares(
+    signal: Complex[Tensor, "coil x y z"], mask: Bool[Tensor, "x y z"] | None = None
+) -> Float[Tensor, "x y z"]:
+    """Magnitude of one echo over all coils."""
+    total = torch.zeros_like(signal[0].real)
+    for s in signal:
+        total += s.real.square() + s.imag.square()
+    return total.sqrt() if mask is None else total.sqrt() * mask

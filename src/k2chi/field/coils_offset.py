@@ -1,0 +1,101 @@
+"""Coil images to echoes by taking each coil's own phase at TE = 0 off first."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Complex, Float
+from torch import Tensor
+
+from k2chi.data import Coils, Echoes
+from k2chi.field.coils_maps import combined, noise_factor, root_sum_of_squares
+from k2chi.field.offsets import OddEven, check_sigma, finite, mask_of, take_off_odd_even
+from k2chi.field.romeo import unwrap_in_space
+from k2chi.field.smooth import SmoothPhase, block_means, block_mm, gaussian, smooth_phase
+from k2chi.progress import track
+
+
+@dataclass(frozen=True)
+class MCPC3DSCoils:
+    """Find the phase at TE = 0 of each coil from the first two echoes, take it off, and add the coils up.
+
+    The Hermitian inner product over all coils, arg Σ_c S₂S₁*, is free of their phases; unwrapped in space and
+    scaled by TE₁/(TE₂ − TE₁) it predicts the field's phase in echo 1, and what remains of each coil's phase
+    is that coil's offset φ₀. Offsets are smoothed as phasors; with m = a e^{iφ₀}, a the smoothed magnitude of
+    the coil, x = mᴴΨ⁻¹s / √(mᴴΨ⁻¹m) is the best sum, Ψ being the covariance of the noise (one, if unknown).
+
+    Eckstein et al. 2018, Magn Reson Med 79:2996, doi:10.1002/mrm.26963, who weight by the magnitude itself.
+    The phase of the result is the field's alone; two echoes or more. Bipolar scans of three or more are
+    corrected as by `MCPC3DS`. Only voxels inside the mask are looked at; without one, `BrainMask` finds it
+    from the magnitude over all coils. With 16 coils and 4 echoes of 164×205×205 about 1 GB beside the data.
+    """
+
+    sigma_mm: float = 10.0
+    """Standard deviation of the Gaussian [mm]; larger than any anatomy, smaller than the head."""
+    odd_even: OddEven = "smooth"
+    """What even echoes of a bipolar scan may carry: any `smooth` phase, or a `ramp` along the three axes."""
+
+    def __post_init__(self) -> None:
+        check_sigma("MCPC3DSCoils", self.sigma_mm)
+
+    def __call__(self, coils: Coils) -> Echoes:
+        """One image for each echo, whose phase is proportional to TE."""
+        te = coils.scan.te_s
+        if len(te) < 2:
+            raise ValueError(
+                "MCPC3DSCoils needs two echoes to tell a coil's phase from the field's: "
+                "use AdaptiveCombine for one"
+            )
+        mask = mask_over_coils(coils)
+        product = inner_product(coils)
+        gain = unwrap_in_space(product.angle(), product.abs().sqrt(), mask)
+        m = te[0] / (te[1] - te[0])
+        return combined_without_offset(coils, gain, m, mask, self.sigma_mm, self.odd_even)
+
+
+def mask_over_coils(coils: Coils) -> Bool[Tensor, "x y z"]:
+    """The coils' mask, or one that `BrainMask` finds from the magnitude over all coils."""
+    if coils.mask is not None:
+        return coils.mask
+    size = torch.stack([root_sum_of_squares(s) for s in coils.signal])
+    return mask_of(Echoes(torch.complex(size, torch.zeros_like(size)), coils.grid, coils.scan))
+
+
+def inner_product(coils: Coils) -> Complex[Tensor, "x y z"]:
+    """Σ_c S₂S₁* of the first two echoes."""
+    total = torch.zeros_like(coils.signal[0, 0])
+    for first, second in zip(coils.signal[0], coils.signal[1], strict=True):
+        total += finite(second * first.conj())
+    return total
+
+
+def combined_without_offset(
+    coils: Coils,
+    gain_rad: Float[Tensor, "x y z"],
+    m: float,
+    mask: Bool[Tensor, "x y z"],
+    sigma_mm: float,
+    odd_even: OddEven,
+) -> Echoes:
+    """Take the smoothed φ₁ − m · gain off each coil, and add the coils up."""
+    voxel, signal = coils.grid.voxel_mm, coils.signal
+    strength = finite(root_sum_of_squares(signal[0]) + 0j).real * mask
+    turn = torch.polar(strength, -m * gain_rad)
+    maps = []
+    for c in track(signal.shape[1], "coil offsets"):
+        first = finite(signal[0, c])
+        offset = smooth_phase(first * turn, sigma_mm, voxel)
+        maps.append(offset.phasor() * _size(first, offset, sigma_mm / 2, coils))
+    block = offset.block
+    out = combined(signal, torch.stack(maps), block, noise_factor(coils.noise, len(maps)))
+    if coils.scan.bipolar:
+        take_off_odd_even(out, coils.scan.te_s, mask, sigma_mm, voxel, odd_even)
+    return Echoes(out, coils.grid, coils.scan, coils.mask)
+
+
+def _size(
+    first: Complex[Tensor, "x y z"], offset: SmoothPhase, sigma_mm: float, coils: Coils
+) -> Float[Tensor, "i j k"]:
+    """How strongly the coil sees each block: root of the smoothed power."""
+    power = block_means(torch.complex(first.abs().square(), torch.zeros_like(first.real)), offset.block).real
+    smooth = gaussian(power, sigma_mm, block_mm(offset.block, coils.grid.voxel_mm))
+    return smooth.clamp_min(0).sqrt()

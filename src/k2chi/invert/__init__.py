@@ -5,6 +5,11 @@ from k2chi.invert.l2 import ClosedFormL2
 from k2chi.invert.ndi import NDI
 from k2chi.invert.tkd import TKD
 
-Inversion = TKD | ClosedFormL2 | NDI | FANSI
+SinglePass = TKD | ClosedFormL2 | NDI | FANSI
+"""Methods that invert once."""
 
-__all__ = ["FANSI", "NDI", "TKD", "ClosedFormL2", "Inversion"]
+from k2chi.invert.twopass import TwoPass  # noqa: E402  (its inner method is one of those above)
+
+Inversion = SinglePass | TwoPass
+
+__all__ = ["FANSI", "NDI", "TKD", "ClosedFormL2", "Inversion", "SinglePass", "TwoPass"]

@@ -11,6 +11,9 @@ ROOT = Path(k2chi.__file__).parent
 ORDER = (
     *("units", "progress", "data", "ops", "solve", "nets", "recon", "field", "background", "invert", "joint"),
     *(
+        "orient",
+        "separate",
+        "choose",
         "phantom",
         "measure",
         "learn",

@@ -16,7 +16,7 @@ SOURCES = {
 NAMES = {"holm": "Holm", "bh": "Benjamini–Hochberg"}
 
 
-def holm(p: Sequence[float]) -> list[float]:
+def holm(p: Sequence[float] | np.ndarray) -> list[float]:
     """Adjusted p-values that keep the chance of any false alarm in the family at the level.
 
     Holm 1979, Scand J Stat 6:65. Holds under any dependence between the tests.
@@ -26,7 +26,7 @@ def holm(p: Sequence[float]) -> list[float]:
     return _back(stepped, order)
 
 
-def benjamini_hochberg(p: Sequence[float]) -> list[float]:
+def benjamini_hochberg(p: Sequence[float] | np.ndarray) -> list[float]:
     """Adjusted p-values that keep the expected share of false alarms among all alarms at the level.
 
     Benjamini & Hochberg 1995, J R Stat Soc B 57:289, doi:10.1111/j.2517-6161.1995.tb02031.x. Holds for
@@ -37,7 +37,7 @@ def benjamini_hochberg(p: Sequence[float]) -> list[float]:
     return _back(np.minimum.accumulate(stepped[::-1])[::-1].clip(max=1), order)
 
 
-def _sorted(p: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def _sorted(p: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values = np.asarray(p, dtype=float)
     if values.size and not ((values >= 0) & (values <= 1)).all():
         raise ValueError("p-values lie from 0 to 1: leave out those that are missing")

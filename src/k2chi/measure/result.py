@@ -107,7 +107,7 @@ def complete(*columns: Num[np.ndarray, "..."]) -> tuple[Flags, str]:
     there = np.ones(len(columns[0]), dtype=bool)
     for k, column in enumerate(columns):
         x = finite(f"column {k + 1}", np.ravel(column)).reshape(np.shape(column))
-        there &= ~np.isnan(x).reshape(len(x), -1).any(1)
+        there &= ~np.isnan(x).any(axis=tuple(range(1, x.ndim)))
     gone = np.flatnonzero(~there)
     return there, f"{len(gone)} incomplete rows left out ({listed(gone)})" if len(gone) else ""
 

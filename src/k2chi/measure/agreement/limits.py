@@ -1,5 +1,6 @@
 """Bland–Altman: by how much two methods differ, and how far a single difference may stray."""
 
+from functools import cache
 from math import sqrt
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ import numpy as np
 from jaxtyping import Shaped
 from scipy import stats
 
-from k2chi.measure.result import Result, Values, absent, complete, confidence
+from k2chi.measure.result import Result, Values, absent, complete, confidence, number
 
 SOURCE = "Bland & Altman 1986, Lancet 327:307, doi:10.1016/S0140-6736(86)90837-8"
 EXACT = "Carkeet 2015, Optom Vis Sci 92:e71, doi:10.1097/OPX.0000000000000513"
@@ -97,18 +98,28 @@ def repeated_limits(
     inner, outer = (sqrt(zc**2 * mean_var + z**2 * (sd - e) ** 2) for e in (low, high))
     half = t * sqrt(mean_var)
     note = f"{k} subjects, SD of a single difference {sd:.4g} ({sqrt(within):.4g} within subjects)"
+    plain = _by_pairs(d, m, means, within, z)
     bias = Result(
         "Bias (mean of a − b)", centre, n, REPEATED, (centre - half, centre + half), level, in_unit=True,
         p=float(2 * stats.t.sf(abs(centre) / sqrt(mean_var), k - 1)) if mean_var else None,
         statistic=(f"t({k - 1})", centre / sqrt(mean_var)) if mean_var else None,
         reading=_excludes(centre - half, centre + half),
-    ).noting(gone, note)  # fmt: skip
+    ).noting(gone, note, plain)  # fmt: skip
     cited = f"{REPEATED}; interval: {ZOU}"
     lo, hi = centre - z * sd, centre + z * sd
     lower = Result("Lower limit of agreement", lo, n, cited, (lo - outer, lo + inner), level, in_unit=True)
     upper = Result("Upper limit of agreement", hi, n, cited, (hi - inner, hi + outer), level, in_unit=True)
     ma, mb = np.bincount(code, x) / m, np.bincount(code, y) / m
     return Limits(bias, lower, upper, _trend(ma, mb, level, "subjects"))
+
+
+def _by_pairs(d: np.ndarray, m: np.ndarray, means: np.ndarray, within: float, z: float) -> str:
+    """Bias and limits with every pair weighing the same, as in the paper of 2007."""
+    n, k, bias = len(d), len(m), float(d.mean())
+    between = float((m * (means - bias) ** 2).sum()) / (k - 1)
+    typical = (n - float((m**2).sum()) / n) / (k - 1)
+    half = z * sqrt(max((between - within) / typical, 0) + within)
+    return f"over pairs: bias {number(bias)}, limits {number(bias - half)} to {number(bias + half)}"
 
 
 def _trend(x: np.ndarray, y: np.ndarray, level: float, counted: str = "pairs") -> Result:
@@ -128,6 +139,7 @@ def _trend(x: np.ndarray, y: np.ndarray, level: float, counted: str = "pairs") -
     )  # fmt: skip
 
 
+@cache
 def _quantile_interval(n: int, z: float, alpha: float) -> tuple[float, float]:
     """Ends, in SD from the mean, of the interval of μ + zσ."""
     if n > LARGE:

@@ -116,6 +116,7 @@ def mixed(
         warnings.simplefilter("always")
         try:
             fit: Any = sm.MixedLM(d.y / scale, d.x, who).fit(reml=True)
+            errors = np.asarray(fit.bse_fe) * scale
         except np.linalg.LinAlgError:
             why = "the variance between subjects could not be estimated"
             return tuple(absent(f"{name} {title}", n, MIXED, why, "rows") for name in d.names)
@@ -125,5 +126,5 @@ def mixed(
         notes.append("the fit did not converge: do not rely on it")
     if share < 1e-6:
         notes.append("no variance between subjects was found")
-    values, errors = np.asarray(fit.fe_params) * scale, np.asarray(fit.bse_fe) * scale
+    values = np.asarray(fit.fe_params) * scale
     return coefficients(d, values, errors, many - p, title, MIXED, level, notes=notes)

@@ -175,7 +175,7 @@ STRETCHED = {
     "TKD": (TKD(), TKD()),
     "ClosedFormL2": (ClosedFormL2(2e-2), ClosedFormL2(4 * 2e-2)),
     "NDI": (NDI(), NDI()),
-    "FANSI": (FANSI(1e-3, tolerance=0), FANSI(2e-3, edge_ppm_per_mm=0.005, tolerance=0)),
+    "FANSI": (FANSI(1e-3, tolerance=0), FANSI(2e-3, edge_ppm_per_mm=0.01, tolerance=0)),
 }
 
 
@@ -192,20 +192,24 @@ def test_settings_are_per_mm(method, stretched):
 def test_fansi_finds_its_minimum():
     """½‖w(Dχ − f)‖² + α‖∇χ‖₁ with χ zero outside the support: another minimiser gains nothing on it.
 
-    Measured: quasi-Newton steps lower the cost by 4e-7 of it; from a map made without support by 2e-3.
+    No gradient counts that looks at a voxel outside. Measured: quasi-Newton steps lower the cost by 3e-7
+    of it; from a map made without support by 1e-2.
     """
     local, alpha = small(), 2e-3
     support = torch.ones_like(local.mask)
     support[:2] = False
     local = replace(local, support=support)
     method = FANSI(alpha, nonlinear=False, iterations=1500, tolerance=0, edge_ppm_per_mm=0.02)
-    p = problem(local)
+    p = problem(local, "green")
     nabla = gradient(p.grid)
+    here = p.box.take(support)
+    within = here & torch.roll(here, -1, 0) & torch.roll(here, -1, 1) & torch.roll(here, -1, 2)
 
     def cost(x):
         inside = p.box.take(x * support)
         misfit = p.weight * (p.d(inside) - p.ppm)
-        return 0.5 * misfit.square().sum() + alpha * (nabla(inside).square().sum(0) + 1e-12).sqrt().sum()
+        steps = (nabla(inside).square().sum(0) + 1e-12).sqrt()
+        return 0.5 * misfit.square().sum() + alpha * steps[within].sum()
 
     def gained(chi):
         x = chi.clone().requires_grad_()
@@ -433,18 +437,18 @@ def strong():
 
 
 def test_a_strong_source_does_not_lead_the_non_linear_solve_astray(strong):
-    """The wrap trap: 7 T, 12 ms, −3.3 ppm. Measured with 80 iterations: 6.7 % linear and non-linear alike.
+    """The wrap trap: 7 T, 12 ms, −3.3 ppm. Measured: 4.0 % linear and non-linear alike.
 
-    Without linear steps to start with the same solve errs by 86 %, so the trap is there.
+    Without linear steps to start with the same solve errs by 94 %, so the trap is there.
     """
     local, truth = strong
-    linear = FANSI(nonlinear=False, iterations=80)
+    linear = FANSI(nonlinear=False)
     errors = [
         nrmse(m(local).ppm, truth, local.mask)
         for m in (linear, replace(linear, nonlinear=True), replace(linear, nonlinear=True, warm=0))
     ]
-    assert errors[0] < 9
-    assert errors[1] < errors[0] + 0.5
+    assert errors[0] < 5
+    assert errors[1] < errors[0] + 0.3
     assert errors[2] > 50
 
 
@@ -490,15 +494,23 @@ def test_toy_head_has_its_reference_errors(head, method, percent, room):
 @pytest.mark.skipif(not TOY.is_dir(), reason="needs ../shared/data/toy-head")
 @pytest.mark.parametrize(
     "method",
-    [FANSI(3e-5, nonlinear=False, iterations=100), FANSI(5e-5, iterations=100), FANSI(1e-4, iterations=50)],
+    [
+        FANSI(3e-5, nonlinear=False),
+        FANSI(3e-5, nonlinear=False, tolerance=1e-5, iterations=600),
+        FANSI(),
+        FANSI(1e-4),
+    ],
+    ids=["3e-5", "3e-5 to its minimum", "5e-5, non-linear", "1e-4, non-linear"],
 )
 def test_toy_head_with_its_exact_support(head, method):
-    """Measured 8.3, 8.1 and 8.6 %, against 12.0 without support.
+    """Measured 7.1, 7.0, 6.5 and 6.3 %, against 13.4 without support: the minimum is the best map.
 
-    More iterations do harm: at α = 3e-5 the minimum itself, reached after some 2000, errs by 13.2 %.
+    With the kernel that wraps around, and the jump at the mask counted, the minimum erred by 13.2 %.
     """
     local, truth = head
-    assert nrmse(method(local).ppm, truth, local.mask) < 9
+    chi = method(local)
+    assert chi.converged
+    assert nrmse(chi.ppm, truth, local.mask) < 7.5
 
 
 @pytest.mark.shared
@@ -527,17 +539,19 @@ class ComponentWise(TVSplit):
 @pytest.mark.parametrize(
     ("method", "percent"),
     [
-        (FANSI(1e-4, False, 300, 0, support=False), 12.0),
-        (FANSI(3e-5, False, 100, 0, support=False), 12.25),
-        (FANSI(3e-5, False, 300, 0, support=False), 11.55),
-        (FANSI(1e-3 / 22.47, True, 300, 0, edge_ppm_per_mm=0.01 / 22.47, support=False), 10.4),
-        (FANSI(3e-5, False, 100, 0), 6.7),
+        (FANSI(1e-4, False, 300, 0, 0.01, 1.0, support=False), 12.0),
+        (FANSI(3e-5, False, 100, 0, 0.01, 1.0, support=False), 12.25),
+        (FANSI(3e-5, False, 300, 0, 0.01, 1.0, support=False), 11.55),
+        (FANSI(1e-3 / 22.47, True, 300, 0, 0.01 / 22.47, 1.0, support=False), 10.4),
+        (FANSI(3e-5, False, 100, 0, 0.01, 1.0, mu_support=0.1), 6.7),
     ],
     ids=["wTV 1e-4", "wTV 3e-5, 100", "wTV 3e-5, 300", "nlTV 1e-3 rad", "support"],
 )
 def test_fansi_is_the_published_one_but_for_padding_and_shrinkage(head, monkeypatch, method, percent):
     """Unpadded and shrunk by component it gives the published errors: 11.98, 12.25, 11.55, 10.38, 6.68 %."""
-    monkeypatch.setattr("k2chi.invert.fansi.TVSplit", ComponentWise)
+    monkeypatch.setattr("k2chi.invert.splits.TVSplit", ComponentWise)
+    monkeypatch.setattr("k2chi.invert.splits.faces", lambda support: torch.ones(support.shape))
+    monkeypatch.setattr("k2chi.invert.fansi.problem", lambda local, kind: problem(local))
     monkeypatch.setattr("k2chi.invert.problem.box_around", lambda mask, factor: Box((0, 0, 0), (64, 64, 64)))
     local, truth = head
     assert nrmse(method(local).ppm, truth, local.mask) == pytest.approx(percent, abs=0.3)

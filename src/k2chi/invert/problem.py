@@ -10,7 +10,7 @@ from torch import Tensor
 
 from k2chi.data import Chi, Field, Grid
 from k2chi.ops.box import Box, box_around
-from k2chi.ops.dipole import dipole_kernel
+from k2chi.ops.dipole import Kernel, dipole_kernel
 from k2chi.ops.fourier import SPACE, convolution
 from k2chi.ops.linear import Linear
 
@@ -76,12 +76,16 @@ class Problem:
         )
 
 
-def problem(local: Field) -> Problem:
-    """Crop to the support, pad to a fast size."""
+def problem(local: Field, kind: Kernel = "continuous") -> Problem:
+    """Crop to the support, pad to a fast size.
+
+    Methods that keep χ inside the support take the `green` kernel: it holds the field as far as half the
+    box, where the continuous one adds up that of all the box's copies, which no χ inside can explain.
+    """
     support = local.mask if local.support is None else local.support
     box = box_around(support, PAD)
     grid = box.grid(local.grid)
-    kernel = dipole_kernel(grid, grid.shape).to(local.ppm.device)
+    kernel = dipole_kernel(grid, grid.shape, kind).to(local.ppm.device)
     inside = replace(local, mask=local.mask & torch.isfinite(local.ppm), support=support)
     ppm, weight = (  # not by multiplication: what is not finite must go
         torch.where(inside.mask, x, torch.zeros_like(x)) for x in (local.ppm, local.weight)

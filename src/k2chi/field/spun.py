@@ -1,7 +1,7 @@
 """Unwrapping from seeds in the order of their quality."""
 
 from dataclasses import dataclass
-from math import tau
+from math import pi, tau
 
 import numpy as np
 from numba import njit
@@ -24,16 +24,17 @@ from k2chi.field.turns import (
 class SPUN:
     """Grow a region from voxels of high quality only; a voxel of less quality grows nothing before its turn.
 
-    Quality is how well the steps of phase agree around a voxel: the length of the mean of exp(iΔψ) over the
-    steps along one axis in its 3×3×3 neighbourhood, averaged over the axes; 1 for any linear phase, small in
-    noise. It is cut into classes. The grown voxel of the best class is the next seed; its neighbours take
-    the turns that bring them nearest to the mean of all neighbours that are known, and queue as seeds.
+    Over the steps of phase along one axis in the 3×3×3 neighbourhood of a voxel, the mean of exp(iΔψ) has a
+    length r (1 if all steps agree) and an angle α (their slope). Quality is the mean of r (1 − (α/π)⁴) over
+    the axes, cut into classes: even slopes are good unless nearly half a turn steep. The grown voxel of the
+    best class is the next seed. Its neighbours take the turns that bring them nearest to all the neighbours
+    they have that are known, continued along the slope, and queue as seeds.
 
     Ye et al. 2019 (seed-prioritised unwrapping). No source: the paper could not be read, so measure and
     classes are ours, built from its idea that only good voxels may act as seeds.
-    A steep but even slope counts as good, other than in `ROMEO`. Looks at phase alone. Voxels outside the
-    mask follow after all inside; parts of the mask that do not touch take turns as in `ROMEO`, and echoes
-    are made consistent as there.
+    Looks at phase alone. Voxels outside the mask follow after all inside; parts of the mask that do not touch
+    take turns as in `ROMEO`, and echoes are made consistent as there. Phase that bends by more than half a
+    turn from one step to the next is not followed.
     """
 
     classes: int = 128
@@ -52,23 +53,32 @@ class SPUN:
         """The same echoes with `unwrapped_rad`, which differs from their phase by whole turns."""
 
         def in_space(k: int, phase: Array, regions: Regions) -> Array:
-            place = ((1 - _quality(phase, regions.usable)) * self.classes).astype(np.int16)
-            place = np.clip(place, 0, self.classes - 1) + np.where(regions.inside, 0, self.classes)
+            quality, slope = _steps(phase, regions.usable)
+            place = np.clip(((1 - quality) * self.classes).astype(np.int16), 0, self.classes - 1)
+            place = place + np.where(regions.inside, 0, self.classes)
             place = bordered(place.astype(np.uint8)).ravel()
             todo = bordered(regions.usable).ravel()
             seeds = np.flatnonzero(todo).astype(np.int32)
             seeds = seeds[np.argsort(place[seeds], kind="stable")]
             psi = bordered(phase)
-            turns = _grow(psi.ravel(), place, todo, seeds, strides(psi.shape))
+            slopes = np.stack([bordered(s).ravel() for s in slope])
+            turns = _grow(psi.ravel(), slopes, place, todo, seeds, strides(psi.shape))
             return add_bordered_turns(phase, turns)
 
         return unwrap_echoes(echoes, self.mode, self.template, in_space)
 
 
-def _quality(phase: Array, usable: Array) -> Array:
-    """Agreement of the steps around each voxel, 0 to 1; steps to voxels not usable count as none."""
+EVEN = 0.5
+"""Least agreement of steps for their mean to be a slope; else the slope is taken as zero."""
+
+
+def _steps(phase: Array, usable: Array) -> tuple[Array, list[Array]]:
+    """Agreement of the steps around each voxel, 0 to 1, and their mean [rad] along each axis.
+
+    Steps to voxels that are not usable count as none, and so lower the agreement.
+    """
     z = np.where(usable, np.exp(1j * phase.astype(np.float32)), 0).astype(np.complex64)
-    total = np.zeros(phase.shape, np.float32)
+    quality, slope = np.zeros(phase.shape, np.float32), []
     for axis in range(3):
         step = np.zeros_like(z)
         n = z.shape[axis]
@@ -76,13 +86,15 @@ def _quality(phase: Array, usable: Array) -> Array:
         second = tuple(slice(1, n) if a == axis else slice(None) for a in range(3))
         step[first] = z[second] * z[first].conj()
         size = [2 if a == axis else 3 for a in range(3)]
-        total += np.abs(ndimage.uniform_filter(step, size, mode="constant"))
-    quality: Array = total / 3
-    return quality
+        mean = ndimage.uniform_filter(step, size, mode="constant")
+        length, angle = np.abs(mean), np.angle(mean)
+        quality += length * (1 - (angle / pi) ** 4) / 3
+        slope.append(np.where(length > EVEN, angle, 0).astype(np.float32))
+    return quality, slope
 
 
 @njit(cache=True, nogil=True)
-def _grow(phase: Array, place: Array, todo: Array, seeds: Array, stride: Array) -> Array:
+def _grow(phase: Array, slope: Array, place: Array, todo: Array, seeds: Array, stride: Array) -> Array:
     """Turns of every voxel `todo` (changed), lowest `place` in the queue first; `seeds` start new regions."""
     turns = np.zeros(phase.size, np.int16)
     known = np.zeros(phase.size, np.bool_)
@@ -107,9 +119,10 @@ def _grow(phase: Array, place: Array, todo: Array, seeds: Array, stride: Array) 
                         continue
                     total, count = 0.0, 0
                     for other in range(3):
-                        for near in (new - stride[other], new + stride[other]):
+                        for side in (-1, 1):
+                            near = new + side * stride[other]
                             if known[near]:
-                                total += phase[near] + tau * turns[near]
+                                total += phase[near] + tau * turns[near] - side * slope[other, new]
                                 count += 1
                     turns[new] = np.int16(np.rint((total / count - phase[new]) / tau))
                     todo[new], known[new] = False, True

@@ -1,7 +1,10 @@
-"""Total field → susceptibility in one step. To add a method: one file, one name in the union below."""
+"""Total field or phase → susceptibility in one step. To add a method: one file, one name in a union below."""
 
+from k2chi.joint.tgv import TGV
 from k2chi.joint.totalfield import TotalFieldTV
 
-Joint = TotalFieldTV
+FromField = TotalFieldTV
+FromPhase = TGV
+Joint = FromField | FromPhase
 
-__all__ = ["Joint", "TotalFieldTV"]
+__all__ = ["TGV", "FromField", "FromPhase", "Joint", "TotalFieldTV"]

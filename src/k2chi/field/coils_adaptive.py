@@ -27,9 +27,9 @@ class AdaptiveCombine:
     slabs and coil by coil: with 16 coils and 4 echoes of 164×205×205 (3.5 GB) about 0.9 GB beside them.
     """
 
-    window_mm: float = 6.0
+    window_mm: float = 9.0
     """Edge of the window [mm] over which coils are taken to see alike; at least three blocks."""
-    block_mm: float = 2.0
+    block_mm: float = 3.0
     """Edge of the blocks [mm], at least a voxel, on which sensitivities are found; smaller is slower."""
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from k2chi.field.smooth import block_mm, refined
 from k2chi.progress import track
 
 SLAB_BYTES = 2**27
-"""Covariances are held for as many planes of blocks as fit in this, times two or three."""
+"""Covariances are made for as many planes of blocks at a time as fit in this."""
 
 
 def noise_factor(noise: Complex[Tensor, "coil sample"] | None, coils: int) -> Complex[Tensor, "c c"] | None:
@@ -42,29 +42,36 @@ def sensitivity_maps(
     """Sensitivities on blocks of voxels, of unit length once whitened, with a smooth phase.
 
     In each block, and `radius` blocks to each side, the principal eigenvector of Σ s sᴴ over voxels and
-    echoes (Walsh 2000); what all coils share, such as the field's phase, cancels. `free_phase` makes it smooth.
+    echoes (Walsh 2000); what all coils share, such as the field's phase, cancels. `free_phase` sets theirs.
     Works on slabs, so that no copy of the data is made.
     """
-    coils = signal.shape[1]
+    coils, reach = signal.shape[1], radius[0]
     count = [-(-n // k) for n, k in zip(signal.shape[2:], block, strict=True)]
     maps = signal.new_zeros((coils, count[0], count[1], count[2]))
     strength = signal.real.new_zeros((count[0], count[1], count[2]))
-    planes = max(1, SLAB_BYTES // (count[1] * count[2] * coils**2 * signal.element_size()) - 2 * radius[0])
+    planes = max(1, SLAB_BYTES // (count[1] * count[2] * coils**2 * signal.element_size()))
     whiten = None if factor is None else torch.linalg.inv(factor)
+    beyond = signal.new_zeros((reach, count[1], count[2], coils, coils))
+    held, done = beyond, 0
     for n in track(-(-count[0] // planes), "coil sensitivities"):
-        first, last = n * planes, min((n + 1) * planes, count[0])
-        low, high = max(first - radius[0], 0), min(last + radius[0], count[0])
-        slab = finite(signal[:, :, low * block[0] : high * block[0]])
-        r = _covariance(slab, block)
-        for axis in range(3):
-            r = _box_sum(r, radius[axis], axis)
-        r = r[first - low : last - low]
+        slab = finite(signal[:, :, n * planes * block[0] : (n + 1) * planes * block[0]])
+        new = _covariance(slab, block)
+        for axis in (1, 2):
+            new = _box_sum(new, radius[axis], axis)
+        held = torch.cat([held, new, beyond] if (n + 1) * planes >= count[0] else [held, new])
+        length = len(held) - 2 * reach
+        if length < 1:
+            continue
+        r = held[:length].clone()
+        for k in range(1, 2 * reach + 1):
+            r += held[k : k + length]
         if whiten is not None:
             r = whiten @ r @ whiten.mH
         vector, power = principal(r.reshape(-1, coils, coils))
-        shape = (last - first, count[1], count[2])
-        maps[:, first:last] = vector.T.reshape(coils, *shape)
-        strength[first:last] = power.reshape(shape)
+        here = slice(done, done + length)
+        maps[:, here] = vector.T.reshape(coils, length, count[1], count[2])
+        strength[here] = power.reshape(length, count[1], count[2])
+        held, done = held[length:].clone(), done + length
     maps *= free_phase(maps, strength, block_mm(block, voxel_mm))
     return maps if factor is None else (factor @ maps.flatten(1)).reshape(maps.shape)
 

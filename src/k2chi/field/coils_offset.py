@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from k2chi.data import Coils, Echoes
+from k2chi.data import Coils, Echoes, Vector
 from k2chi.field.coils_maps import combined, noise_factor, root_sum_of_squares
 from k2chi.field.offsets import OddEven, check_sigma, finite, mask_of, take_off_odd_even
 from k2chi.field.romeo import unwrap_in_space
@@ -20,7 +20,7 @@ class MCPC3DSCoils:
 
     The Hermitian inner product over all coils, arg Σ_c S₂S₁*, is free of their phases; unwrapped in space and
     scaled by TE₁/(TE₂ − TE₁) it predicts the field's phase in echo 1, and what remains of each coil's phase
-    is that coil's offset φ₀. Offsets are smoothed as phasors; with m = a e^{iφ₀}, a the smoothed magnitude of
+    is that coil's offset φ₀. Offsets are smoothed as phasors; with m = a e^{iφ₀}, a the smoothed strength of
     the coil, x = mᴴΨ⁻¹s / √(mᴴΨ⁻¹m) is the best sum, Ψ being the covariance of the noise (one, if unknown).
 
     Eckstein et al. 2018, Magn Reson Med 79:2996, doi:10.1002/mrm.26963, who weight by the magnitude itself.
@@ -82,20 +82,24 @@ def combined_without_offset(
     turn = torch.polar(strength, -m * gain_rad)
     maps = []
     for c in track(signal.shape[1], "coil offsets"):
-        first = finite(signal[0, c])
-        offset = smooth_phase(first * turn, sigma_mm, voxel)
-        maps.append(offset.phasor() * _size(first, offset, sigma_mm / 2, coils))
-    block = offset.block
+        apart = finite(signal[0, c]) * turn
+        offset = smooth_phase(apart, sigma_mm, voxel)
+        block = offset.block
+        maps.append(_map(apart, offset, sigma_mm / 2, voxel))
     out = combined(signal, torch.stack(maps), block, noise_factor(coils.noise, len(maps)))
     if coils.scan.bipolar:
         take_off_odd_even(out, coils.scan.te_s, mask, sigma_mm, voxel, odd_even)
     return Echoes(out, coils.grid, coils.scan, coils.mask)
 
 
-def _size(
-    first: Complex[Tensor, "x y z"], offset: SmoothPhase, sigma_mm: float, coils: Coils
-) -> Float[Tensor, "i j k"]:
-    """How strongly the coil sees each block: root of the smoothed power."""
-    power = block_means(torch.complex(first.abs().square(), torch.zeros_like(first.real)), offset.block).real
-    smooth = gaussian(power, sigma_mm, block_mm(offset.block, coils.grid.voxel_mm))
-    return smooth.clamp_min(0).sqrt()
+def _map(
+    apart: Complex[Tensor, "x y z"], offset: SmoothPhase, sigma_mm: float, voxel_mm: Vector
+) -> Complex[Tensor, "i j k"]:
+    """The coil's offset, and how strongly it sees each block: what adds up in step with the offset."""
+    phasor = offset.phasor()
+    in_step = block_means(apart, offset.block) * phasor.conj()
+    edge = block_mm(offset.block, voxel_mm)
+    size = gaussian(in_step.real, sigma_mm, edge).clamp_min(0)
+    # What the mask leaves out is seen as its nearest part is, as far as numbers reach.
+    size = size + 1e-3 * gaussian(in_step.real, 8 * sigma_mm, edge).clamp_min(0)
+    return phasor * torch.where(size > 1e-9 * size.max(), size, torch.zeros_like(size))

@@ -30,9 +30,9 @@ class MDI:
     Ye et al. 2021, NMR Biomed 34:e4529, doi:10.1002/nbm.4529.
     Needs two echoes or more at equal spacing: with others the pairs gain different phases. Of bipolar scans
     the pairs are n and n + 2, which read the same way, so three echoes are needed and TE is two spacings.
-    The magnitude is the sum over pairs of AₙAₙ₊₁ over the root of Σ(Aₙ₋₁ − Aₙ₊₁)², A being the magnitude over
-    the coils and zero beyond the last pair: the noise of an image over this is the noise of the phase, so
-    weights are right. The pairs share echoes, and inner echoes cancel: with four echoes of equal strength the
+    The magnitude is that of Σ S*ₙSₙ₊₁ over the root of Σ(Aₙ₋₁ − Aₙ₊₁)², A being the magnitude over the coils
+    and zero beyond the last: the noise of an image over this is the noise of the phase, so weights are right.
+    The pairs share echoes, and inner echoes cancel: with four echoes of equal strength the
     field is 5 % noisier than a line with an intercept makes it, and 2.6 times as noisy as one through the
     origin where TE₁ is one spacing: such is the price of needing neither offset nor unwrapping in time.
     Few wraps remain, since the echo time is short. Coils are read slab by slab, with 0.6 GB beside them.
@@ -46,12 +46,10 @@ class MDI:
         for where, s in _slabs(data):
             product = (s[:-step].conj() * s[step:]).sum((0, 1))
             size = s.real.square().add_(s.imag.square()).sum(1).sqrt()
-            pairs = (size[:-step] * size[step:]).sum(0)
             beyond = size.new_zeros((step, *size.shape[1:]))
             padded = torch.cat([beyond, size, beyond])
             spread = (padded[: -2 * step] - padded[2 * step :]).square().sum(0).sqrt()
-            angle = product.angle()
-            out[where] = torch.polar(pairs / spread.clamp_min(torch.finfo(spread.dtype).tiny), angle)
+            out[where] = product / spread.clamp_min(torch.finfo(spread.dtype).tiny)
         scan = replace(data.scan, te_s=(te,), bipolar=False)
         return Echoes(out[None], data.grid, scan, data.mask)
 

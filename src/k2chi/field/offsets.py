@@ -74,7 +74,9 @@ def check_sigma(who: str, sigma_mm: float) -> None:
 
 
 def finite(x: Complex[Tensor, "*shape"]) -> Complex[Tensor, "*shape"]:
-    """The same with 0 for what is not finite."""
+    """The same with 0 for what is not finite; the very same where all is."""
+    if x.sum().isfinite():  # several times faster than looking at each
+        return x
     return torch.where(x.isfinite(), x, torch.zeros_like(x))
 
 

@@ -27,6 +27,7 @@ from k2chi.app.options import (
     show,
 )
 from k2chi.app.roi import roi
+from k2chi.app.stats import stats
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -148,6 +149,7 @@ def bids(
 
 app.command()(tools.compare)
 app.command()(roi)
+app.command()(stats)
 app.command()(tools.methods)
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, Shaped
 from k2chi.measure.association.design import design
 from k2chi.measure.association.models import Columns, coefficients
 from k2chi.measure.association.paired import direction, flips, paired_t, wilcoxon
-from k2chi.measure.result import Result, Values, absent, complete, confidence, fewest
+from k2chi.measure.result import Result, Values, absent, complete, confidence, fewest, number
 
 BOOTSTRAP = "Field & Welsh 2007, J R Stat Soc B 69:369, doi:10.1111/j.1467-9868.2007.00593.x"
 FLIP = "Fisher 1935, The Design of Experiments; Pitman 1937, Suppl J R Stat Soc 4:119, doi:10.2307/2984124"
@@ -51,7 +51,7 @@ def clustered_difference(
     alike, design_effect = likeness(x - y, who)
     told = ""
     if alike is not None:
-        told = f"correlation within patients {alike:.2f}, so {design_effect:.1f} lesions count as one"
+        told = f"correlation within patients {number(round(alike, 2))}, so {design_effect:.1f} lesions count as one"
     d = x - y
     return Clustered(
         paired_t(x, y, level).noting(warned, told, gone),
@@ -59,7 +59,7 @@ def clustered_difference(
         _of_patients(d, who, level),
         sign_flip(d, who, level, seed),
         bootstrap("Mean of a − b (cluster bootstrap)", lambda k: float(d[k].mean()), who, level, seed=seed),
-        gee(d, {}, who, level)[0],
+        replace(gee(d, {}, who, level)[0], name="Mean of a − b (GEE)"),
     )
 
 
@@ -175,14 +175,15 @@ def gee(outcome: Values, covariates: Columns, cluster: Groups, level: float = 0.
     if n <= p + 1 or np.ptp(d.y) == 0:
         why = "the outcome does not vary" if n > p + 1 else f"{n} clusters are too few for {p} coefficients"
         return tuple(absent(f"{name} (GEE)", size, GEE, why, "lesions") for name in d.names)
-    order, scale = np.argsort(code, kind="stable"), float(d.y.std())
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        model = sm.GEE(d.y[order] / scale, d.x[order], code[order], cov_struct=sm.cov_struct.Exchangeable())
-        fit = model.fit(cov_type="bias_reduced")
-    notes = [f"{n} patients"]
-    if any("onverge" in str(w.message) for w in told):
-        notes.append("the fit did not converge: do not rely on it")
+    order, scale, notes = np.argsort(code, kind="stable"), float(d.y.std()), [f"{n} patients"]
+    for structure in (sm.cov_struct.Exchangeable(), sm.cov_struct.Independence()):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # not converging is asked for below
+            model = sm.GEE(d.y[order] / scale, d.x[order], code[order], cov_struct=structure)
+            fit = model.fit(cov_type="bias_reduced")
+        if fit.converged:
+            break
+        notes = [f"{n} patients", "working correlation set to zero: an exchangeable one was not found"]
     values, errors = np.asarray(fit.params) * scale, np.asarray(fit.bse) * scale
     return coefficients(d, values, errors, n - p, "(GEE)", GEE, level, "lesions", notes)
 

@@ -13,7 +13,7 @@ from k2chi.field.laplacian import LaplacianUnwrap
 from k2chi.field.mask import BrainMask, GivenMask, MagnitudeMask, PhaseQualityMask
 from k2chi.field.mdi import MDI, mdi_r2star
 from k2chi.field.offsets import MCPC3DS, KeepOffset
-from k2chi.field.r2star import ARLO, LogLinear
+from k2chi.field.r2star import ARLO, LogLinear, NonlinearR2Star, t2star_s
 from k2chi.field.romeo import ROMEO, quality_map
 from k2chi.field.segue import SEGUE
 from k2chi.field.spun import SPUN
@@ -28,7 +28,7 @@ Unwrapping = ROMEO | SPUN | SEGUE | BestPath | LaplacianUnwrap
 """Echoes → Echoes with unwrapped phase."""
 Combination = WeightedFit | ComplexFit
 """Echoes → total Field."""
-R2Star = LogLinear | ARLO
+R2Star = LogLinear | ARLO | NonlinearR2Star
 """Echoes → R2* [1/s]."""
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "MCPC3DSCoils",
     "MagnitudeMask",
     "Masking",
+    "NonlinearR2Star",
     "Offsets",
     "PhaseQualityMask",
     "R2Star",
@@ -59,4 +60,5 @@ __all__ = [
     "WeightedFit",
     "mdi_r2star",
     "quality_map",
+    "t2star_s",
 ]

@@ -17,6 +17,7 @@ from k2chi.field.r2star import ARLO, LogLinear, NonlinearR2Star, t2star_s
 from k2chi.field.romeo import ROMEO, quality_map
 from k2chi.field.segue import SEGUE
 from k2chi.field.spun import SPUN
+from k2chi.field.swi import SWI, minimum_intensity_projection
 
 CoilCombination = AdaptiveCombine | MCPC3DSCoils | ASPIRE | MDI
 """Coils → Echoes: one image for each echo, or one for the echo spacing."""
@@ -39,6 +40,7 @@ __all__ = [
     "ROMEO",
     "SEGUE",
     "SPUN",
+    "SWI",
     "AdaptiveCombine",
     "BestPath",
     "BrainMask",
@@ -59,6 +61,7 @@ __all__ = [
     "Unwrapping",
     "WeightedFit",
     "mdi_r2star",
+    "minimum_intensity_projection",
     "quality_map",
     "t2star_s",
 ]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -138,7 +139,8 @@ def text(rows: Sequence[Row], unit: str) -> str:
 
 def sources(rows: Sequence[Row]) -> list[str]:
     """Each citation once, in order of use."""
-    return list(dict.fromkeys(part for r in rows for part in r.result.citation.split("; ")))
+    parts = (part for r in rows for part in r.result.citation.split("; "))
+    return list(dict.fromkeys(re.sub(r"^[a-z ]+: ", "", part) for part in parts))
 
 
 def markdown(rows: Sequence[Row], unit: str) -> str:

@@ -51,7 +51,8 @@ def clustered_difference(
     alike, design_effect = likeness(x - y, who)
     told = ""
     if alike is not None:
-        told = f"correlation within patients {number(round(alike, 2))}, so {design_effect:.1f} lesions count as one"
+        resemblance = f"correlation within patients {number(round(alike, 2))}"
+        told = f"{resemblance}, so {design_effect:.1f} lesions count as one"
     d = x - y
     return Clustered(
         paired_t(x, y, level).noting(warned, told, gone),

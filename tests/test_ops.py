@@ -189,15 +189,19 @@ def test_symbols_are_the_operators_in_fourier_space(shape):
 @pytest.mark.parametrize("edges", [(1.0, 1.0, 1.0), (0.5, 1.0, 2.0), (0.9, 0.9, 3.0)])
 @pytest.mark.parametrize("radius", [0.2, 2.0, 6.0])
 def test_sphere_sums_to_one_and_has_its_radius_in_mm(edges, radius):
-    """Weights sum to one; the second moment along each axis is that of a ball, r²/5, plus the voxel's own."""
+    """Weights sum to one; second moments are a ball's, r²/5, plus a voxel's own, the same on each axis."""
     w = sphere_weights(edges, radius).double()
     assert float(w.sum()) == pytest.approx(1, abs=1e-6)
     assert all(n % 2 for n in w.shape)
     if radius >= 2 * max(edges):
+        moments = []
         for axis, v in enumerate(edges):
             mm = (torch.arange(w.shape[axis]) - w.shape[axis] // 2) * v
             moment = float((w.sum([a for a in range(3) if a != axis]) * mm.square()).sum())
-            assert moment == pytest.approx(radius**2 / 5 + v**2 / 12, rel=0.05)
+            moments.append(moment)
+        own = sum(v**2 for v in edges) / 36
+        assert moments == pytest.approx([sum(moments) / 3] * 3, rel=1e-5)
+        assert moments[0] == pytest.approx(radius**2 / 5 + own, rel=0.05)
 
 
 @pytest.mark.parametrize("edges", [(1.0, 1.0, 1.0), (0.8, 1.0, 2.0)])
@@ -206,7 +210,8 @@ def test_spherical_mean_keeps_harmonic_functions(edges):
     grid = Grid.of((41, 41, 25), edges)
     x, y, z = torch.from_numpy(positions_mm(grid))
     source = torch.sqrt((x - 5) ** 2 + (y + 60) ** 2 + (z - 40) ** 2)
-    harmonic = {"ramp": x - 2 * y + z, "xyz": x * y * z / 50, "saddle": x * y + y * z, "1/r": 3000 / source}
+    harmonic = {"ramp": x - 2 * y + z, "xyz": x * y * z / 50, "1/r": 3000 / source}
+    harmonic |= {"saddle": x * y + y * z, "along axes": x**2 + y**2 - 2 * z**2}
     mean, inner = spherical_mean(grid, 5.0), (slice(8, -8), slice(8, -8), slice(8, -8))
     for name, f in harmonic.items():
         error = (mean(f.float()) - f.float())[inner].abs().max() / f[inner].std()

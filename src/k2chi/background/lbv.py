@@ -1,10 +1,11 @@
 """Background removal by Laplace's equation: a background field has no curvature inside the brain."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from k2chi.background.result import local_field, masked
 from k2chi.data import Field
 from k2chi.ops.box import box_around
 from k2chi.ops.finite import laplacian, laplacian_symbol
@@ -37,13 +38,12 @@ class LBV:
         """The local field inside the rim."""
         box = box_around(total.mask, margin=2)
         grid = box.grid(total.grid)
-        mask = box.take(total.mask)
+        f, mask = masked(total, box)
         for _ in range(self.peel):
             mask = inner(mask)
         inside = inner(mask)
         if not inside.any():
             raise ValueError("LBV: no voxel lies inside the mask's rim: use a fuller mask or a smaller peel")
-        f = box.take(torch.where(total.mask, total.ppm, torch.zeros_like(total.ppm)))
         lap, p = laplacian(grid), inside.to(f.dtype)
         symbol = laplacian_symbol(grid.shape, grid.voxel_mm).to(f.device)
         symbol[0, 0, 0] = symbol.flatten()[1] / 4  # any positive number: keeps the preconditioner positive
@@ -60,16 +60,7 @@ class LBV:
             precondition=poisson,
             what="LBV",
         )
-        kept = box.put(inside, total.grid.shape)
-        support = total.mask if total.support is None else total.support
-        return replace(
-            total,
-            ppm=box.put(local, total.grid.shape),
-            mask=kept,
-            weight=torch.where(kept, total.weight, torch.zeros_like(total.weight)),
-            support=support,
-            local=True,
-        )
+        return local_field(total, box, local, inside)
 
 
 def inner(mask: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """Background removal by projection onto the fields of sources outside the mask."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
+from k2chi.background.result import local_field, masked
 from k2chi.data import Field
 from k2chi.ops.box import box_around
 from k2chi.ops.dipole import dipole_kernel
@@ -39,9 +40,8 @@ class PDF:
         grid = box.grid(total.grid)
         kernel = dipole_kernel(grid, grid.shape, "green").to(total.ppm.device)
         d = convolution(kernel, grid.shape, grid.shape)
-        mask = box.take(total.mask)
-        f, w = (box.take(torch.where(total.mask, x, torch.zeros_like(x))) for x in (total.ppm, total.weight))
-        w2 = w.square()
+        f, mask = masked(total, box)
+        w2 = box.take(torch.where(total.mask, total.weight, torch.zeros_like(total.weight))).square()
         outside = (~mask).to(f.dtype)
         chi = cg(
             lambda x: outside * d.H(w2 * d(x)),
@@ -50,6 +50,4 @@ class PDF:
             tolerance=self.tolerance,
             what="PDF",
         )
-        local = box.put((f - d(chi)) * mask, total.grid.shape)
-        support = total.mask if total.support is None else total.support
-        return replace(total, ppm=local, support=support, local=True)
+        return local_field(total, box, f - d(chi))

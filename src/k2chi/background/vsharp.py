@@ -1,9 +1,10 @@
 """Background removal by the mean value of harmonic fields, with spheres that shrink towards the edge."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
+from k2chi.background.result import local_field, masked
 from k2chi.data import Field
 from k2chi.ops.box import box_around
 from k2chi.ops.fourier import SPACE
@@ -42,8 +43,7 @@ class VSHARP:
         count = max(int((self.largest_mm - smallest) / self.step_mm + 1e-6), 0)
         radii = [smallest + i * self.step_mm for i in range(count, -1, -1)]
         box = box_around(total.mask, margin=int(radii[0] / min(voxel)) + 2)
-        mask = box.take(total.mask)
-        f = box.take(torch.where(total.mask, total.ppm, torch.zeros_like(total.ppm)))
+        f, mask = masked(total, box)
         k, k_mask = torch.fft.rfftn(f, dim=SPACE), torch.fft.rfftn(mask.to(f.dtype), dim=SPACE)
         high, done = torch.zeros_like(f), torch.zeros_like(mask)
         largest = None
@@ -61,13 +61,4 @@ class VSHARP:
         strong = largest.abs() >= self.threshold
         inverse = torch.where(strong, 1 / torch.where(strong, largest, 1), 0)
         local = torch.fft.irfftn(torch.fft.rfftn(high, dim=SPACE) * inverse, s=box.shape, dim=SPACE) * done
-        support = total.mask if total.support is None else total.support
-        eroded = box.put(done, total.grid.shape)
-        return replace(
-            total,
-            ppm=box.put(local, total.grid.shape),
-            mask=eroded,
-            weight=torch.where(eroded, total.weight, torch.zeros_like(total.weight)),
-            support=support,
-            local=True,
-        )
+        return local_field(total, box, local, done)

@@ -13,6 +13,7 @@ from k2chi.config import members, recipe, settings_hints, shipped
 from k2chi.pipeline import Pipeline
 
 STAGES = {
+    "coils": ("Coil combination", "the images of all coils become one for each echo"),
     "offsets": ("Phase offset", "what coils and radio pulse added to the phase is removed"),
     "mask": ("Mask", "the brain is found, unless the scan brings a mask"),
     "unwrap": ("Unwrapping", "the phase becomes continuous"),
@@ -21,6 +22,8 @@ STAGES = {
     "background": ("Background field", "the field of sources outside the brain is removed"),
     "invert": ("Inversion", "the local field, or the total field at once, becomes susceptibility"),
     "reference": ("Reference", "the zero of the map is set"),
+    "separate": ("Para- and diamagnetic sources", "both kinds of source are told apart, if asked for"),
+    "swi": ("Susceptibility weighting", "veins are darkened in the magnitude, if asked for"),
 }
 
 

@@ -285,6 +285,12 @@ class Maps:
     local: Field | None = None
     chi: Chi | None = None
     r2star_per_s: Float[Tensor, "x y z"] | None = None
+    sources: Sources | None = None
+    """Para- and diamagnetic maps."""
+    swi: Float[Tensor, "x y z"] | None = None
+    """Susceptibility-weighted image, in the unit of the magnitude."""
+    echoes: Echoes | None = None
+    """Echoes without phase offset, kept for methods that invert wrapped phase."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time of each stage."""
     warnings: tuple[str, ...] = ()

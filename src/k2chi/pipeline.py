@@ -1,4 +1,4 @@
-"""The whole flow on one screen: echoes → total field → local field → χ."""
+"""The whole flow on one screen: coils → echoes → total field → local field → χ."""
 
 import warnings
 from collections.abc import Callable
@@ -8,16 +8,18 @@ from typing import Literal, ParamSpec, TypeVar
 
 from k2chi.background import Background
 from k2chi.background.vsharp import VSHARP
-from k2chi.data import Echoes, Field, Maps
-from k2chi.field import Combination, Masking, Offsets, R2Star, Unwrapping
+from k2chi.data import Chi, Coils, Echoes, Field, Maps
+from k2chi.field import CoilCombination, Combination, Masking, Offsets, R2Star, Unwrapping
+from k2chi.field.coils_adaptive import AdaptiveCombine
 from k2chi.field.fit import WeightedFit
 from k2chi.field.mask import BrainMask
 from k2chi.field.offsets import MCPC3DS
 from k2chi.field.r2star import LogLinear
 from k2chi.field.romeo import ROMEO
 from k2chi.invert import Inversion
-from k2chi.joint import Joint, TotalFieldTV
+from k2chi.joint import FromPhase, Joint, TotalFieldTV
 from k2chi.measure.reference import MaskMean, Reference
+from k2chi.separate import Separation
 
 Stage = Literal["mask", "unwrap", "total", "local", "chi"]
 P = ParamSpec("P")
@@ -28,6 +30,8 @@ T = TypeVar("T")
 class Pipeline:
     """Every stage from wrapped phase to a referenced map, each a choice of its own."""
 
+    coils: CoilCombination = AdaptiveCombine()
+    """Makes one image of those of all coils; not used where the scan comes combined."""
     offsets: Offsets = MCPC3DS()
     """Removes what coils and radio pulse added to the phase."""
     mask: Masking = BrainMask()
@@ -44,13 +48,17 @@ class Pipeline:
     """Turns the local field, or the total field at once, into susceptibility."""
     reference: Reference = MaskMean()
     """Sets the zero of the map."""
+    separate: Separation | None = None
+    """Tells para- and diamagnetic sources apart, from the local field and R2*."""
 
-    def __call__(self, data: Echoes | Field | Maps, until: Stage = "chi") -> Maps:
-        """Run from wherever `data` stands (echoes, total field, local field, an earlier run) to `until`."""
+    def __call__(self, data: Coils | Echoes | Field | Maps, until: Stage = "chi") -> Maps:
+        """Run from wherever `data` stands (coils, echoes, field, an earlier run) to `until`."""
         clock = _Clock(dict(data.seconds) if isinstance(data, Maps) else {})
         told = list(data.warnings) if isinstance(data, Maps) else []
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            if isinstance(data, Coils):
+                data = clock("coils", self.coils, data)
             if isinstance(data, Echoes):
                 maps = self._from_echoes(data, until, clock)
             else:
@@ -66,16 +74,16 @@ class Pipeline:
             echoes = clock("mask", self.mask, echoes)
         mask = echoes.mask
         assert mask is not None  # every Masking sets it
-        if echoes.unwrapped_rad is None:
-            echoes = clock("offsets", self.offsets, echoes)
         maps = Maps(echoes.grid, echoes.scan, mask, magnitude=magnitude)
         if self.r2star is not None and len(echoes.scan.te_s) > 1:
             maps = replace(maps, r2star_per_s=clock("r2star", self.r2star, echoes))
         if until == "mask":
             return maps
         if echoes.unwrapped_rad is None:
-            echoes = clock("unwrap", self.unwrap, echoes)
+            echoes = clock("unwrap", self.unwrap, clock("offsets", self.offsets, echoes))
         maps = replace(maps, unwrapped_rad=echoes.unwrapped_rad)
+        if isinstance(self.invert, FromPhase):
+            maps = replace(maps, echoes=echoes)
         if until == "unwrap":
             return maps
         total = clock("combine", self.combine, echoes)
@@ -83,13 +91,30 @@ class Pipeline:
 
     def _from_field(self, maps: Maps, until: Stage, clock: "_Clock") -> Maps:
         joint = isinstance(self.invert, Joint)
-        if maps.total is not None and maps.local is None and (until == "local" or not joint):
+        needs_local = until == "local" or not joint or self.separate is not None
+        if maps.total is not None and maps.local is None and needs_local:
             maps = replace(maps, local=clock("background", self.background, maps.total))
-        field = maps.total if joint and maps.total is not None else maps.local
-        if until != "chi" or field is None:
+        if until != "chi":
             return maps
-        chi = clock("invert", self.invert, field)
-        return replace(maps, chi=clock("reference", self.reference, chi, maps.r2star_per_s))
+        if maps.total is None and maps.local is None:
+            return maps
+        chi = clock("invert", self._inverted, maps)
+        maps = replace(maps, chi=clock("reference", self.reference, chi, maps.r2star_per_s))
+        if self.separate is not None and maps.local is not None:
+            if maps.r2star_per_s is None:
+                raise ValueError(
+                    "telling sources apart needs R2*: give two echoes or more, and an r2star stage"
+                )
+            maps = replace(maps, sources=clock("separate", self.separate, maps.local, maps.r2star_per_s))
+        return maps
+
+    def _inverted(self, maps: Maps) -> Chi:
+        """χ from what the method takes: echoes, the total field, or the local one."""
+        if isinstance(self.invert, FromPhase) and maps.echoes is not None:
+            return self.invert(maps.echoes)
+        field = maps.total if isinstance(self.invert, Joint) and maps.total is not None else maps.local
+        assert field is not None
+        return self.invert(field)
 
 
 class _Clock:

@@ -217,6 +217,10 @@ def rows_of(maps: Maps, phase: Tensor | None, phase_label: str) -> list[Row]:
         low, high = CHI_WINDOW
         label = f"χ\n{low}…{high}\nppm".replace("-", "−")
         rows.append(Row(label, inside(maps.chi.ppm, maps.chi.mask), low, high))
+    if maps.sources is not None:
+        found, high = maps.sources, CHI_WINDOW[1]
+        rows.append(Row(f"χ para\n0…{high} ppm", inside(found.para_ppm, found.mask), 0, high))
+        rows.append(Row(f"|χ dia|\n0…{high / 2} ppm", inside(-found.dia_ppm, found.mask), 0, high / 2))
     return rows
 
 

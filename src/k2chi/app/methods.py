@@ -10,6 +10,7 @@ from k2chi.data import Grid, Scan
 from k2chi.pipeline import Pipeline
 
 DOES = {
+    "coils": "coil images were combined with",
     "offsets": "phase offsets were treated with",
     "mask": "the brain was masked with",
     "unwrap": "phase was unwrapped with",
@@ -18,6 +19,8 @@ DOES = {
     "background": "the background field was removed with",
     "invert": "the local field was turned into susceptibility with",
     "reference": "susceptibility was referenced with",
+    "separate": "para- and diamagnetic sources were told apart with",
+    "swi": "susceptibility-weighted images were made with",
 }
 
 

@@ -95,7 +95,8 @@ def pictures(maps: Maps, phase: Tensor | None, phase_label: str) -> list[Picture
         caption = f"Window {low}…{high} ppm, the same in every report; bright is paramagnetic.".replace(
             "-", "−"
         )
-        figure = figures.planes(rows[-1], mask, view.voxel_mm)
+        chi_row = next(r for r in rows if r.label.startswith("χ\n"))
+        figure = figures.planes(chi_row, mask, view.voxel_mm)
         shown.append(Picture("Susceptibility in three planes", figures.png(figure), caption))
     if rows:
         words = "Axial slices from bottom to top; left of the patient is left. Windows stand beside each row."

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from k2chi import __version__, config
 from k2chi.app import methods, report
-from k2chi.data import Chi, Echoes, Field, Maps
+from k2chi.data import Chi, Echoes, Field, Maps, Sources
 from k2chi.io.derivatives import Layout, dumps, room, staged, write_maps
 from k2chi.io.echoes import Source, conjugate
 from k2chi.io.nifti import write_text
 from k2chi.measure.sign import Sign, phase_sign
 from k2chi.pipeline import Pipeline, Stage
 
-T = TypeVar("T", bound=Echoes | Field | Maps | Chi)
+T = TypeVar("T", bound=Echoes | Field | Maps | Chi | Sources)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def moved(value: T, device: str) -> T:
         held = getattr(value, f.name)
         if isinstance(held, Tensor):
             changes[f.name] = held.to(device)
-        elif isinstance(held, Field | Chi):
+        elif isinstance(held, Echoes | Field | Chi | Sources):
             changes[f.name] = moved(held, device)
     return replace(value, **changes)
 
@@ -71,6 +71,7 @@ def turned(maps: Maps) -> Maps:
         unwrapped_rad=None if rad is None else -rad,
         total=maps.total and replace(maps.total, ppm=-maps.total.ppm),
         local=maps.local and replace(maps.local, ppm=-maps.local.ppm),
+        echoes=maps.echoes and conjugate(maps.echoes),
     )
 
 

@@ -103,6 +103,16 @@ def images(maps: Maps) -> Iterator[tuple[str, str, Tensor, dict[str, Any]]]:
             "SusceptibilityReferenceSubtracted": maps.chi.reference_ppm,
         }
         yield "anat", "Chimap", maps.chi.ppm, chi
+    if maps.sources is not None:
+        for label, sign, values in (
+            ("paramagnetic", "zero or more", maps.sources.para_ppm),
+            ("diamagnetic", "zero or less", maps.sources.dia_ppm),
+        ):
+            words = f"Susceptibility of {label} sources alone (SI), {sign}"
+            yield "anat", f"desc-{label}_Chimap", values, {"Units": "ppm", "Description": words}
+    if maps.swi is not None:
+        words = "Susceptibility-weighted magnitude: veins and iron are dark"
+        yield "anat", "swi", maps.swi, {"Units": "arbitrary", "Description": words}
     if maps.r2star_per_s is not None:
         r2 = maps.r2star_per_s
         yield "anat", "R2starmap", r2, {"Units": "1/s"}

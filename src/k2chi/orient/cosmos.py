@@ -46,7 +46,7 @@ class COSMOS:
         first = locals[0]
         mask = torch.stack([f.mask & f.ppm.isfinite() for f in locals])
         support = torch.stack([f.mask if f.support is None else f.support for f in locals]).any(0)
-        parts = [problem(replace(f, support=support)) for f in locals]
+        parts = [problem(replace(f, support=support), "green") for f in locals]
         weighted = any(_uneven(f, m) for f, m in zip(locals, mask, strict=True)) or bool(
             (mask != mask[0]).any()
         )

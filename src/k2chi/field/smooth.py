@@ -114,7 +114,8 @@ def smooth_phase(
     terms = quadratic_terms(bowl.shape, block, bowl)
     design = torch.stack([t.expand(bowl.shape).reshape(-1) for t in terms[: 4 if ramp else 10]]).double()
     weight = blocks.abs().reshape(-1).double()
-    gram = (design * weight) @ design.T + 1e-9 * weight.sum() * torch.eye(len(design)).to(design)
+    ridge = 1e-9 * weight.sum() + torch.finfo(weight.dtype).tiny
+    gram = (design * weight) @ design.T + ridge * torch.eye(len(design)).to(design)
     total = torch.zeros(len(design), dtype=torch.float64, device=x.device)
     misses, rest = bowl, blocks
     for _ in range(4):  # first to the smoothed phase, then to what that leaves of the phase itself

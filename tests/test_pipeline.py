@@ -15,6 +15,7 @@ from k2chi.field.mdi import MDI
 from k2chi.field.offsets import MCPC3DS, KeepOffset
 from k2chi.field.r2star import LogLinear
 from k2chi.field.romeo import ROMEO
+from k2chi.field.swi import SWI
 from k2chi.invert.tkd import TKD
 from k2chi.joint import TGV
 from k2chi.measure.quality import correlation
@@ -169,6 +170,15 @@ def test_sources_are_told_apart_where_asked(scan, whole):
     one = replace(scan.echoes, signal=scan.echoes.signal[1:2], scan=replace(scan.echoes.scan, te_s=TE[1:2]))
     with pytest.raises(ValueError, match="two echoes or more"):
         replace(QUICK, separate=R2StarSeparation(invert=TKD()))(one)
+
+
+def test_susceptibility_weighting_where_asked(scan, whole):
+    """Never brighter than the magnitude it is made from, darker in iron than in white matter."""
+    swi = replace(QUICK, swi=SWI())(scan.echoes).swi
+    assert whole.swi is None
+    share = swi / whole.magnitude.clamp_min(1e-9)
+    iron, white = (scan.truth.group == 2) & whole.mask, (scan.truth.group == 8) & whole.mask
+    assert float(share[iron].mean()) < float(share[white].mean())
 
 
 # ---- the default, against the truth

@@ -16,6 +16,7 @@ from k2chi.field.mask import BrainMask
 from k2chi.field.offsets import MCPC3DS
 from k2chi.field.r2star import LogLinear
 from k2chi.field.romeo import ROMEO
+from k2chi.field.swi import SWI
 from k2chi.invert import Inversion
 from k2chi.joint import FromPhase, Joint, TotalFieldTV
 from k2chi.measure.reference import MaskMean, Reference
@@ -50,6 +51,8 @@ class Pipeline:
     """Sets the zero of the map."""
     separate: Separation | None = None
     """Tells para- and diamagnetic sources apart, from the local field and R2*."""
+    swi: SWI | None = None
+    """Darkens veins in the magnitude by the phase."""
 
     def __call__(self, data: Coils | Echoes | Field | Maps, until: Stage = "chi") -> Maps:
         """Run from wherever `data` stands (coils, echoes, field, an earlier run) to `until`."""
@@ -82,7 +85,7 @@ class Pipeline:
         if echoes.unwrapped_rad is None:
             echoes = clock("unwrap", self.unwrap, clock("offsets", self.offsets, echoes))
         maps = replace(maps, unwrapped_rad=echoes.unwrapped_rad)
-        if isinstance(self.invert, FromPhase):
+        if isinstance(self.invert, FromPhase) or self.swi is not None:
             maps = replace(maps, echoes=echoes)
         if until == "unwrap":
             return maps
@@ -96,6 +99,8 @@ class Pipeline:
             maps = replace(maps, local=clock("background", self.background, maps.total))
         if until != "chi":
             return maps
+        if self.swi is not None and maps.echoes is not None:
+            maps = replace(maps, swi=clock("swi", self.swi, maps.echoes))
         if maps.total is None and maps.local is None:
             return maps
         chi = clock("invert", self._inverted, maps)

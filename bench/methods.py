@@ -32,7 +32,7 @@ from results import put, table
 from k2chi.background import Background
 from k2chi.data import Chi, Echoes, Field
 from k2chi.field import Unwrapping
-from k2chi.invert import Inversion
+from k2chi.invert import FANSI, Inversion
 from k2chi.joint import FromPhase, Joint
 from k2chi.measure.quality import nrmse, xsim
 from k2chi.ops.fourier import keep_memory
@@ -41,6 +41,13 @@ from k2chi.phantom.scanner import Simulation, quick
 from k2chi.pipeline import Pipeline
 
 ROOMS: dict[str, Any] = {"invert": Inversion, "joint": Joint, "background": Background, "unwrap": Unwrapping}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "invert": {
+        "FANSI linear": FANSI(nonlinear=False),
+        "FANSI TGV": FANSI(tgv=True),
+    }
+}
+"""Further settings that go by a name of their own."""
 SCORES = ("nrmse", "nrmse_detrend", "nrmse_tissue", "nrmse_blood", "nrmse_dgm", "dgm_slope", "xsim", "hfen")
 WORDS = {
     "invert": "Inversion of the true, noise-free local field (the leaderboard's track)",
@@ -73,11 +80,17 @@ def given(simulation: Simulation) -> dict[str, Any]:
     }
 
 
+def choices(room: str) -> dict[str, Any]:
+    """Every method of a room with its defaults, and the named variants."""
+    room = "invert" if room == "noisy" else room
+    union = ROOMS[room]
+    return {m.__name__: m() for m in get_args(union)} | VARIANTS.get(room, {})
+
+
 def child(room: str, name: str, folder: Path) -> dict[str, Any]:
     """Run one method; store what it made."""
     keep_memory()
-    union = ROOMS["invert" if room == "noisy" else room]
-    method = next(m for m in get_args(union) if m.__name__ == name)()
+    method = choices(room)[name]
     phase = room == "joint" and isinstance(method, FromPhase)
     key = "unwrap" if phase else "total" if room == "joint" else room
     with torch.no_grad():
@@ -125,7 +138,7 @@ def wrong_turns(unwrapped: torch.Tensor, echoes: Echoes, truth: Any) -> list[flo
     return shares
 
 
-def run(room: str, name: str, folder: Path, case: str, threads: int) -> dict[str, Any]:
+def run(room: str, name: str, folder: Path, threads: int) -> dict[str, Any]:
     """One method in its own process; what was kept from before if there is."""
     kept = folder / f"{room}-{name}.json"
     if not kept.exists():
@@ -272,13 +285,13 @@ def main() -> None:
         found: dict[str, dict[str, dict[str, Any]]] = {}
         for room in asked.rooms:
             found[room] = {}
-            for m in get_args(ROOMS["invert" if room == "noisy" else room]):
-                if asked.only and m.__name__ not in asked.only:
+            for name in choices(room):
+                if asked.only and name not in asked.only:
                     continue
-                got = run(room, m.__name__, folder, asked.case, asked.threads)
-                found[room][m.__name__] = got
+                got = run(room, name, folder, asked.threads)
+                found[room][name] = got
                 brief = {k: round(v, 3) if isinstance(v, float) else v for k, v in got.items()}
-                print(room, m.__name__, brief, flush=True)
+                print(room, name, brief, flush=True)
         parts = [
             f"{words}. Every method with its defaults, {asked.threads} threads; error over the whole true "
             "brain [%], relative to the mean; peak memory with the interpreter and the data."

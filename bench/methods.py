@@ -32,8 +32,8 @@ from results import put, table
 from k2chi.background import Background
 from k2chi.data import Chi, Echoes, Field
 from k2chi.field import Unwrapping
-from k2chi.invert import FANSI, Inversion
-from k2chi.joint import FromPhase, Joint
+from k2chi.invert import FANSI, NDI, Inversion
+from k2chi.joint import TGV, FromPhase, Joint
 from k2chi.measure.quality import nrmse, xsim
 from k2chi.ops.fourier import keep_memory
 from k2chi.phantom.head import DigitalHead
@@ -45,7 +45,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "invert": {
         "FANSI linear": FANSI(nonlinear=False),
         "FANSI TGV": FANSI(tgv=True),
-    }
+        "NDI, 100 iterations": NDI(iterations=100, tolerance=0),
+    },
+    "joint": {"TGV, published 2015, 1000 iterations": TGV.published_2015()},
 }
 """Further settings that go by a name of their own."""
 SCORES = ("nrmse", "nrmse_detrend", "nrmse_tissue", "nrmse_blood", "nrmse_dgm", "dgm_slope", "xsim", "hfen")

@@ -90,8 +90,8 @@ def main() -> None:
     head = ("", "setting", "default value", *columns, *(f"{c}, noise" for c in columns))
     text = (
         f"{words}. NRMSE [%] of each inversion from the true local field, as it comes and with its main "
-        f"setting at the best of {', '.join(f'{f:g}' for f in FACTORS)} times the default; then the same with "
-        f"the scan's noise and weights.\n\n{table(head, rows)}"
+        f"setting at the best of {', '.join(f'{f:g}' for f in FACTORS)} times the default; then the same "
+        f"with the scan's noise and weights.\n\n{table(head, rows)}"
     )
     print(text)
     if asked.write:

@@ -6,7 +6,7 @@ from math import tau
 import numpy as np
 import pytest
 import torch
-from spheres import occupancy, positions_mm, sphere_field
+from spheres import positions_mm, sphere_field
 
 from k2chi import units
 from k2chi.data import Echoes, Field, Grid, Scan
@@ -85,9 +85,7 @@ def test_operators_and_their_adjoints():
         return torch.randn((n, *d.tissue.shape), generator=draw) * d.tissue
 
     x, y = random(2)
-    assert dot(laplacian_of(x, d.per_edge), y) == pytest.approx(
-        dot(x, laplacian_of(y, d.per_edge)), rel=1e-5
-    )
+    assert dot(laplacian_of(x, d.per_edge), y) == pytest.approx(dot(x, laplacian_of(y, d.per_edge)), rel=1e-5)
     assert dot(wave_of(x, d.wave), y) == pytest.approx(dot(x, wave_of(y, d.wave)), rel=1e-5)
     edges = torch.stack([d.tissue * ahead(d.tissue, a) for a in range(3)])
     p = random(3) * edges
@@ -103,7 +101,7 @@ def test_operators_and_their_adjoints():
 def test_compiled_and_tensor_steps_agree(b0):
     """Bounds bite for some voxels and not for others; 20 steps of both kinds."""
     d, draw = domain(b0), torch.Generator().manual_seed(2)
-    t = Steps(0.02, 0.2, 0.2, 0.05, 0.05, 0.1, alpha1=0.05, alpha0=0.02)
+    t = Steps(0.02, 0.2, 0.2, 0.05, 0.05, 0.1, alpha1=0.8, alpha0=0.3)
     first = torch.randn((5, *d.tissue.shape), generator=draw) * d.tissue
     state = [State(first.clone(), first.clone(), torch.zeros(10, *d.tissue.shape)) for _ in range(2)]
     for _ in range(20):
@@ -115,8 +113,8 @@ def test_compiled_and_tensor_steps_agree(b0):
         a, b = (getattr(s, name) for s in state)
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
     size = state[0].y[1:4].norm(dim=0)[d.tissue > 0]
-    assert float(size.max()) < 0.05 * 1.001
-    assert float((size < 0.049).float().mean()) > 0.02
+    assert float(size.max()) < 0.8 * 1.001
+    assert 0.1 < float((size < 0.79).float().mean()) < 0.9
     outside = d.tissue == 0
     assert not state[0].u[:, outside].any()
     assert not state[0].y[:, outside].any()
@@ -127,7 +125,7 @@ def test_compiled_and_tensor_steps_agree(b0):
 def test_the_wave_of_a_smooth_map_is_the_curvature_of_its_field(b0, voxel):
     """On a plane wave of χ the wave stencil over the Laplacian is the dipole kernel: Σ v_i v_j moments exact.
 
-    Measured on waves of 13 voxels or longer: within 0.013 of the kernel, whose range is 1.
+    Measured on waves of 13 voxels or longer: within 0.024 of the kernel, whose range is 1.
     """
     grid = Grid.of((24, 24, 24), voxel, b0)
     stencil, b = wave_stencil(grid), np.asarray(grid.b0_dir)
@@ -140,15 +138,19 @@ def test_the_wave_of_a_smooth_map_is_the_curvature_of_its_field(b0, voxel):
         k = direction / np.abs(direction * voxel).max() * tau / 13
         symbol = (stencil * np.cos(at @ k)).sum()
         lap = -((2 - 2 * np.cos(k * np.asarray(voxel))) / np.square(voxel)).sum()
-        assert symbol / lap == pytest.approx(1 / 3 - (k @ b) ** 2 / (k @ k), abs=0.02)
+        assert symbol / lap == pytest.approx(1 / 3 - (k @ b) ** 2 / (k @ k), abs=0.03)
 
 
 @pytest.mark.parametrize("b0", [(0.0, 0.0, 1.0), (1.0, 0.0, 0.0), TILTED])
 def test_sphere_beside_air_keeps_its_contrast(b0):
-    """From wrapped phase, on an uneven grid; the air's field is many times the sphere's."""
+    """From wrapped phase, on an uneven grid; the air's field is many times the sphere's.
+
+    Measured: 1.07 to 1.13 after 300 iterations, 0.93 to 0.96 after thousands; spread outside 7 % of it.
+    """
     echoes, _, distance = sphere(b0)
     chi = QUICK(echoes)
-    assert 0.80 < contrast(chi.ppm, distance, echoes.mask) / 0.3 < 1.05
+    assert 0.90 < contrast(chi.ppm, distance, echoes.mask) / 0.3 < 1.16
+    assert float(chi.ppm[echoes.mask & (distance > 9)].std()) < 0.10 * 0.3
     assert not chi.ppm[~echoes.mask].any()
     assert chi.updates[-1] < 0.01
 
@@ -214,7 +216,7 @@ def test_strength_in_ppm_depends_on_neither_echo_time_nor_field():
 
 
 def test_named_settings():
-    """α as published, first bound on the strain; levels share the ratio that the study printed as 20 to 30."""
+    """α as published; level 2 has the ratio 2 to 3 that the study printed."""
     first, level, study = TGV.published_2015(), TGV.level(2), TGV.study()
     assert (first.alpha0, first.alpha1, first.unit) == (0.003, 0.001, "rad")
     assert (first.iterations, first.erosions) == (1000, 5)

@@ -1,10 +1,12 @@
 """Total field or phase → susceptibility in one step. To add a method: one file, one name in a union below."""
 
+from k2chi.joint.harperella import HARPERELLA
+from k2chi.joint.tfi import TFI
 from k2chi.joint.tgv import TGV
 from k2chi.joint.totalfield import TotalFieldTV
 
-FromField = TotalFieldTV
-FromPhase = TGV
+FromField = TotalFieldTV | TFI
+FromPhase = TGV | HARPERELLA
 Joint = FromField | FromPhase
 
-__all__ = ["TGV", "FromField", "FromPhase", "Joint", "TotalFieldTV"]
+__all__ = ["HARPERELLA", "TFI", "TGV", "FromField", "FromPhase", "Joint", "TotalFieldTV"]

@@ -49,8 +49,8 @@ def steps(data: Echoes | Field) -> Edges:
     """Steps of the field between neighbours, from phase steps that are taken to be below half a turn.
 
     A field is taken for phase at the first echo time, where steps are smallest; its whole turns do not
-    matter. Several echoes: each step is the mean over echoes, weighted by its information; a step of a later echo
-    is the one, of those a whole turn apart, that is closest to what the earlier echoes say.
+    matter. Several echoes: each step is the mean over echoes, weighted by its information; a step of a later
+    echo is the one, of those a whole turn apart, that is closest to what the earlier echoes say.
     """
     if isinstance(data, Field):
         s = units.rad_per_ppm(data.scan.b0_tesla, data.scan.te_s[0])

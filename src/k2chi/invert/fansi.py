@@ -6,7 +6,8 @@ import torch
 
 from k2chi.data import Chi, Field
 from k2chi.invert.problem import problem
-from k2chi.invert.splits import TV, Splits, edges, quadratic, wave
+from k2chi.invert.splits import TV, Splits, edges, quadratic, refuse, wave
+from k2chi.invert.tgv import TGV
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class FANSI:
     α is stated for maps in ppm, so its strength depends neither on echo time nor on B0; ∇ is per mm and
     isotropic. With `support`, χ is also split at the mask before erosion, its jump to zero there costs
     nothing, and its field does not wrap around. The non-linear solve starts from `warm` linear iterations,
-    without which a strong source (−3.3 ppm at 7 T) sends it astray, and its curvature is floored at μ₂.
+    without which a strong source (−3.3 ppm at 7 T) sends it astray, and bends the data term never down.
     These linear iterations believe the field, so it must be unwrapped; only with `warm` 0 do whole turns
     change nothing. Two pairs of transforms an iteration.
     """
@@ -44,19 +45,21 @@ class FANSI:
     """Linear iterations before the non-linear ones; 0 or more."""
     edges: bool = False
     """Weaken total variation where the magnitude has edges."""
+    tgv: bool = False
+    """Second-order total generalised variation instead: slopes cost nothing; five pairs of transforms."""
+    second_mm: float = 2.0
+    """With `tgv`: strength of the second order relative to the first, α₀/α₁ [mm]."""
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "edge_ppm_per_mm", "mu_data", "mu_support"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"FANSI {name} {getattr(self, name)} must be positive")
-        if self.iterations < 1 or self.warm < 0:
-            raise ValueError("FANSI needs at least one iteration, and warm must not be negative")
+        positive = ("alpha", "edge_ppm_per_mm", "mu_data", "mu_support", "second_mm")
+        refuse(self, positive, {"iterations": 1, "warm": 0})
 
     def __call__(self, local: Field) -> Chi:
         """Invert `local`."""
         p = problem(local, "green" if self.support else "continuous")
         r = edges(p) if self.edges else torch.ones_like(p.ppm)
-        prior = TV(p, self.alpha, self.edge_ppm_per_mm, r, free_border=self.support)
+        alpha, edge, free = self.alpha, self.edge_ppm_per_mm, self.support
+        prior = TGV(p, alpha, self.second_mm, edge, r, free) if self.tgv else TV(p, alpha, edge, r, free)
         splits = Splits(p, prior, self.mu_data, self.mu_support if self.support else 0.0)
         linear = quadratic(self.mu_data)
         if not self.nonlinear:

@@ -1,20 +1,20 @@
 """The alternating directions that all edge-preserving inversions share.
 
 min over χ of G(Dχ) + α‖R∇χ‖₁ with χ zero outside the support. Each part gets a copy of what it looks at
-(z₁ = ∇χ, z₂ = Dχ where there are data, z₄ = χ), which a pointwise formula updates, and χ is found from the copies
-by one division in Fourier space. A method brings its data term as a `Prox`, and reads as the formula.
+(z₁ = ∇χ, z₂ = Dχ where there are data, z₄ = χ), which a pointwise formula updates, and χ is found from the
+copies by one division in Fourier space. A method brings its data term as a `Prox`, and reads as the formula.
 """
 
-from collections.abc import Callable, Iterator
-from math import pi, tau
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import pi, sqrt, tau
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from k2chi.data import Chi
-from k2chi.invert.problem import Problem
+from k2chi.data import Chi, Field
+from k2chi.invert.problem import Problem, problem
 from k2chi.ops.finite import gradient, laplacian_symbol
 from k2chi.ops.shrink import TVSplit
 from k2chi.progress import track
@@ -45,7 +45,7 @@ class Prior(Protocol):
         ...
 
     def solve(self, k: Float[Tensor, "x y h"], kt: Float[Tensor, "x y h"]) -> None:
-        """From spectra of the right-hand side and of the field's copy to those of χ and its field, in place."""
+        """Spectra of the right-hand side and of the field's copy become those of χ and its field."""
 
 
 class TV:
@@ -54,7 +54,7 @@ class TV:
     def __init__(
         self, p: Problem, alpha: float, edge_ppm_per_mm: float, r: Tensor, free_border: bool
     ) -> None:
-        """`r` is R in the box. `free_border`: the jump of χ to zero at the border of the support costs nothing."""
+        """`r` is R in the box. `free_border`: the jump of χ to zero where the support ends costs nothing."""
         self.mu = alpha / edge_ppm_per_mm
         self._split = TVSplit(p.grid, edge_ppm_per_mm * (r * faces(p.support) if free_border else r))
         self._scaled = self._inverse = self._kernel = p.kernel
@@ -152,7 +152,34 @@ class Splits:
         for i in slabs(new):
             moved += float((new[i] - self.chi[i]).square_().sum())
             size += float(new[i].square().sum())
-        return (moved / max(size, 1e-60)) ** 0.5
+        return sqrt(moved / max(size, 1e-60))
+
+
+def begin(
+    local: Field,
+    alpha: float,
+    edge_ppm_per_mm: float,
+    mu_data: float,
+    mu_support: float,
+    weigh_edges: bool = False,
+    start: Float[Tensor, "x y z"] | None = None,
+) -> Splits:
+    """Total variation and, where `mu_support` is not 0, the support, on the box around `local`."""
+    p = problem(local, "green" if mu_support else "continuous")
+    r = edges(p) if weigh_edges else torch.ones_like(p.ppm)
+    tv = TV(p, alpha, edge_ppm_per_mm, r, free_border=mu_support > 0)
+    return Splits(p, tv, mu_data, mu_support, start)
+
+
+def refuse(method: object, positive: Sequence[str], at_least: Mapping[str, float]) -> None:
+    """Raise a ValueError for the first of a method's settings that cannot be."""
+    name = type(method).__name__
+    for setting in positive:
+        if not getattr(method, setting) > 0:
+            raise ValueError(f"{name} {setting} {getattr(method, setting)} must be positive")
+    for setting, least in at_least.items():
+        if not getattr(method, setting) >= least:
+            raise ValueError(f"{name} {setting} {getattr(method, setting)} must be at least {least:g}")
 
 
 def faces(support: Bool[Tensor, "x y z"]) -> Float[Tensor, "x y z"]:
@@ -164,7 +191,7 @@ def faces(support: Bool[Tensor, "x y z"]) -> Float[Tensor, "x y z"]:
 
 
 def edges(p: Problem, floor: float = 0.5) -> Float[Tensor, "x y z"]:
-    """R = mean G / max(G, floor · mean G), with G the length of the magnitude's gradient: less where it has edges."""
+    """R = mean G / max(G, floor · mean G), G being the length of the magnitude's gradient."""
     if p.field.magnitude is None:
         raise ValueError("weights from edges need a magnitude: give the field one, or leave edges off")
     magnitude = p.box.take(torch.where(p.field.mask, p.field.magnitude, torch.zeros((), device=p.ppm.device)))

@@ -61,6 +61,39 @@ def test_reported_noise_is_the_scatter(fit, intercept):
         assert 0.9 < ratio < 1.1
 
 
+@pytest.mark.parametrize("weights", ["magnitude", "time", "even"])
+def test_other_weights_are_those_of_the_formula(weights):
+    """Through the origin f = Σ w φ/(TE) / Σ w; and the noise reported is the scatter, never the least."""
+    mask, te = ball(), torch.tensor(TE, dtype=torch.float64)[:, None, None, None]
+    found = []
+    for seed in range(12):
+        e = make(hills_hz(), TE, r2star=35.0, noise=0.02, seed=seed, mask=mask)
+        found.append(total(WeightedFit(weights=weights), e))
+    unwrapped = ROMEO()(e)
+    w = {
+        "magnitude": e.signal.abs() * te,
+        "time": te.expand(len(TE), *mask.shape),
+        "even": torch.ones_like(e.signal.real),
+    }
+    f = (w[weights] * unwrapped.unwrapped_rad / te).sum(0) / w[weights].sum(0) / tau
+    torch.testing.assert_close(found[-1].ppm[mask], to_ppm(f)[mask])
+    scatter, reported = torch.stack([o.ppm for o in found]).var(0), found[0].noise_ppm
+    for zone in (ball(radius=0.4), mask):
+        assert 0.9 < (scatter[zone].mean() / reported[zone].square().mean()).sqrt() < 1.1
+    assert (found[-1].noise_ppm > WeightedFit()(unwrapped).noise_ppm)[mask].all()
+
+
+@pytest.mark.parametrize("weights", ["magnitude", "even"])
+def test_noise_of_other_weights_with_an_intercept(weights):
+    """The scatter again, now about the mean echo time that those weights give."""
+    mask, found = ball(), []
+    for seed in range(12):
+        e = make(0.3 * hills_hz(), TE, r2star=35.0, noise=0.02, seed=seed, mask=mask)
+        found.append(total(WeightedFit(weights=weights, intercept=True), e))
+    scatter, reported = torch.stack([o.ppm for o in found]).var(0), found[0].noise_ppm
+    assert 0.9 < (scatter[mask].mean() / reported[mask].square().mean()).sqrt() < 1.1
+
+
 def test_noise_is_measured_past_anatomy():
     """Within 5 % of the truth, with edges, slopes of phase, background, and none of it."""
     for magnitude in (1.0, ball().double(), ball().double() + 0.3):

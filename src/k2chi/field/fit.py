@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import tau
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,6 +17,9 @@ from k2chi.field.romeo import ROMEO, unwrap_in_space
 from k2chi.field.smooth import gaussian
 from k2chi.progress import track
 
+Weights = Literal["power", "magnitude", "time", "even"]
+"""How echoes are weighted against each other."""
+
 
 @dataclass(frozen=True)
 class WeightedFit:
@@ -24,6 +28,7 @@ class WeightedFit:
     Through the origin (offset removed): ω = Σ|Sₙ|²TEₙφₙ / Σ|Sₙ|²TEₙ², with noise σ/√(Σ|Sₙ|²TEₙ²), which is
     the least any fit can have; signal decay is in |Sₙ|. With an intercept the same about the weighted mean
     echo time. σ is the noise of the complex image, from differences of neighbouring voxels (`noise_std`).
+    Other `weights` are for comparison with other programs: they are noisier, by as much as `noise_ppm` tells.
 
     Robinson et al. 2017, NMR Biomed 30:e3601, doi:10.1002/nbm.3601, for why these weights.
     Needs unwrapped phase. One echo gives φ/TE. Voxels of the mask without signal in any echo get weight 0
@@ -35,6 +40,8 @@ class WeightedFit:
     space (`ROMEO(mode="individual")`)."""
     misfit_rad: float = 0.5
     """Weighted rms distance of the echoes from the line [rad] at which a voxel's weight is halved."""
+    weights: Weights = "power"
+    """Weights of φ/TE: `power` |S|²TE², the least noisy, `magnitude` |S|·TE, `time` TE, or `even`."""
 
     def __post_init__(self) -> None:
         _check_misfit("WeightedFit", self.misfit_rad)
@@ -44,8 +51,24 @@ class WeightedFit:
         if echoes.unwrapped_rad is None:
             raise ValueError("WeightedFit needs unwrapped phase: unwrap first, or use ComplexFit")
         power, valid = _power(echoes)
-        line = _line(echoes.unwrapped_rad, power, echoes.scan.te_s, self.intercept)
+        line = _line(
+            echoes.unwrapped_rad,
+            self._trust(power, echoes.scan.te_s),
+            power,
+            echoes.scan.te_s,
+            self.intercept,
+        )
         return _field(echoes, valid, power, line, self.misfit_rad)
+
+    def _trust(
+        self, power: Float[Tensor, "echo x y z"], te_s: tuple[float, ...]
+    ) -> Float[Tensor, "echo x y z"]:
+        """Weight of each echo's phase: that of φ/TE, over TE²; zero where there is no signal."""
+        if self.weights == "power":
+            return power
+        te = torch.tensor(te_s, dtype=power.dtype, device=power.device)[:, None, None, None]
+        own = power.sqrt() if self.weights == "magnitude" else (power > 0).to(power.dtype)
+        return own / te.square() if self.weights == "even" else own / te
 
 
 @dataclass(frozen=True)
@@ -89,10 +112,10 @@ class ComplexFit:
             if unwrapped is None:
                 unwrapped = ROMEO()(echoes).unwrapped_rad
                 assert unwrapped is not None
-            omega, start, _ = _line(unwrapped, power, te, self.intercept)
+            omega, start, _ = _line(unwrapped, power, power, te, self.intercept)
         for _ in track(self.iterations, "complex fit"):
             away = [torch.sin(p - start - omega * t) for p, t in zip(phase, te, strict=True)]
-            d_omega, d_start, information = _line(away, power, te, self.intercept)
+            d_omega, d_start, information = _line(away, power, power, te, self.intercept)
             omega, start = omega + d_omega, start + d_start
         return _field(echoes, valid, power, (omega, start, information), self.misfit_rad)
 
@@ -119,26 +142,39 @@ def _power(echoes: Echoes) -> tuple[Float[Tensor, "echo x y z"], Bool[Tensor, "x
 
 def _line(
     phase: Sequence[Tensor] | Tensor,
+    trust: Float[Tensor, "echo x y z"],
     power: Float[Tensor, "echo x y z"],
     te_s: tuple[float, ...],
     intercept: bool,
 ) -> Line:
-    """Weighted least-squares line through one value for each echo."""
+    """Line by least squares, weighted by `trust`, through one value for each echo; and what is known of it.
+
+    The last is one over the slope's variance, for noise of one: the weighted sum of squared times where trust
+    is power, and less where it is not.
+    """
     if intercept and len(te_s) < 2:
         raise ValueError("a line with an intercept needs two echoes: set intercept = false for one")
     tiny = torch.finfo(power.dtype).tiny
-    information, along = torch.zeros_like(power[0]), torch.zeros_like(power[0])
-    total = power.sum(0).clamp_min(tiny)
+    lever, along = torch.zeros_like(power[0]), torch.zeros_like(power[0])
+    total = trust.sum(0).clamp_min(tiny)
     middle = torch.zeros_like(total)
     mean = torch.zeros_like(total)
     if intercept:
-        for w, p, t in zip(power, phase, te_s, strict=True):
+        for w, p, t in zip(trust, phase, te_s, strict=True):
             middle += w * t / total
             mean += w * p / total
-    for w, p, t in zip(power, phase, te_s, strict=True):
-        information += w * (t - middle).square()
+    for w, p, t in zip(trust, phase, te_s, strict=True):
+        lever += w * (t - middle).square()
         along += w * (t - middle) * (p - mean)
-    slope = torch.where(information > 0, along / information.clamp_min(tiny), torch.zeros_like(along))
+    slope = torch.where(lever > 0, along / lever.clamp_min(tiny), torch.zeros_like(along))
+    information = lever
+    if trust is not power:
+        spread = torch.zeros_like(lever)
+        for w, s, t in zip(trust, power, te_s, strict=True):
+            spread += (w * (t - middle)).square() / s.clamp_min(tiny)
+        information = torch.where(
+            spread > 0, lever.square() / spread.clamp_min(tiny), torch.zeros_like(lever)
+        )
     return slope, mean - slope * middle, information
 
 

@@ -178,6 +178,32 @@ def test_many_raters_and_their_gaps(reads):
     assert r[None, "Krippendorff's α (nominal)"]["n"] == 83
 
 
+def test_a_region_that_lacks_a_method_does_not_stop_the_others(regions, tmp_path):
+    """It has no pairs, and the table says whose are missing."""
+    rows = [r for r in regions.read_text().splitlines() if not ("GPi" in r and "DLR" in r)]
+    part = tmp_path / "part.tsv"
+    part.write_text("\n".join(rows) + "\n")
+    r = found(part, "--test", "paired-t", "--test", "bland-altman", *ROI)
+    assert r["GPi", "Mean of CR − DLR (paired t)"]["estimate"] is None
+    assert "S0 (DLR missing)" in " ".join(r["GPi", "Mean of CR − DLR (paired t)"]["notes"])
+    assert r["RN", "Mean of CR − DLR (paired t)"]["adjusted_by"] == "Holm over 2 tests"
+
+
+def test_a_patient_without_findings_does_not_stop_the_others(reads, tmp_path):
+    """No rim in P0: its sensitivity is not estimable, its specificity is."""
+    rows = [r.replace(",yes,", ",no,") if r.startswith("P0") else r for r in reads.read_text().splitlines()]
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(rows) + "\n")
+    args = ("--value", "rim", "--by", "reader", "--subject", "lesion", "--each", "patient")
+    accuracy = ("--test", "accuracy", "--truth", "consensus", "--positive", "yes")
+    r = found(table, *accuracy, *args)
+    assert r["P0", "Sensitivity, A against consensus"]["estimate"] is None
+    assert r["P0", "Specificity, A against consensus"]["estimate"] == 1
+    k = found(table, "--test", "kappa", "--pair", "A", "B", *args)
+    assert k["P0", "Cohen's κ"]["estimate"] is None
+    assert k["P0", "PABAK"]["estimate"] == pytest.approx(1)
+
+
 def test_models_take_covariates(regions):
     args = ("--value", "chi_ppm", "--covariate", "age", "--covariate", "sex")
     names = [n for _, n in found(regions, "--test", "linear", *args)]

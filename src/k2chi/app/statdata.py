@@ -1,7 +1,7 @@
 """From a long table to pairs: who belongs with whom, who is missing, and which unit it is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Shaped
@@ -53,6 +53,10 @@ class Wish:
     """Confidence of the intervals."""
     seed: int = 0
     """Seed of the draws."""
+    known: tuple[str, ...] = ()
+    """Levels of `by` in the whole table, so that a part of it knows what it lacks."""
+    seen: tuple[str, ...] = ()
+    """Values that occur anywhere in the whole table, sorted, if they are few enough to be classes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +78,24 @@ class Grid:
         return len(set(self.subject)) < len(self.subject)
 
 
+MANY = 50
+"""Different values from which on they are no classes."""
+
+
+def surveyed(table: Table, wish: Wish) -> Wish:
+    """The wish with what only the whole table can tell."""
+    seen = sorted({w for name in wish.value for w in table.words(name) if w})
+    known = table.levels(wish.by) if wish.by else ()
+    return replace(wish, known=known, seen=tuple(seen) if len(seen) <= MANY else ())
+
+
 def levels(table: Table, wish: Wish) -> tuple[str, ...]:
     """The levels to compare."""
     if len(wish.value) == 2:
         return wish.value
     if not wish.by:
         raise ValueError("say with --by which column holds the methods, readers or sessions to compare")
-    there = table.levels(wish.by)
+    there = wish.known or table.levels(wish.by)
     for asked in (*wish.pair, *([wish.truth] if wish.truth else [])):
         if asked not in there:
             raise ValueError(f"{table.path}: {wish.by} has no {asked!r}; it has {listed(there)}")

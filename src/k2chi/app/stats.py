@@ -88,7 +88,7 @@ def stats(
 ) -> None:
     """Agreement, differences and association, with intervals; patients counted as patients."""
     from k2chi.app import statout
-    from k2chi.app.statdata import Wish, unit_of
+    from k2chi.app.statdata import Wish, surveyed, unit_of
     from k2chi.io.table import read_table
 
     tests = chosen(test)
@@ -104,7 +104,7 @@ def stats(
     data = read_table(table)
     for name in (*wish.value, *wish.item, *wish.covariates, *(n for n in (by, subject, each) if n)):
         data.words(name)  # a column that is not there is told before anything is computed
-    wish = replace(wish, unit=unit_of(data, wish))
+    wish = surveyed(data, replace(wish, unit=unit_of(data, wish)))
     rows, grids = compute(data, tests, wish, each, adjust)
     files = write(out, rows, grids, wish.unit, figures) if out is not None else []
     if as_json:

@@ -139,7 +139,7 @@ def scale_of(table: Table, wish: Wish, needed: str = "") -> tuple[str, ...]:
     """The classes: as said, or those that occur where the whole scale does not matter."""
     if wish.classes:
         return wish.classes
-    used = sorted({w for name in wish.value for w in table.words(name) if w})
+    used = wish.seen or sorted({w for name in wish.value for w in table.words(name) if w})
     if needed:
         raise ValueError(
             f"{needed} depends on the whole scale, also on classes nobody used: "
@@ -197,7 +197,7 @@ def _classes(test: Statistic, table: Table, wish: Wish) -> tuple[tuple[Result, .
 
 
 def _finding(table: Table, wish: Wish) -> str:
-    there = {w for name in wish.value for w in table.words(name) if w}
+    there = {*wish.seen, *(w for name in wish.value for w in table.words(name) if w)}
     if wish.positive and wish.positive in there | set(wish.classes):
         return wish.positive
     raise ValueError(

@@ -1,6 +1,7 @@
 """Readers' classes of lesions within patients: κ and accuracy with intervals that draw patients."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from k2chi.measure.agreement.kappa import Weights, kappa, kappa_of
 from k2chi.measure.clustered import Groups, bootstrap, sign_flip
 from k2chi.measure.result import Flags, Result
 
+KANG = "Kang et al. 2013, Stat Med 32:3700, doi:10.1002/sim.5796"
 NAIVE = "naive: takes lesions of a patient as independent"
 
 
@@ -47,7 +49,7 @@ def clustered_kappa(
     naive = kappa(a, b, categories, weights, level)
     name = f"{naive.name} (cluster bootstrap)"
     again = bootstrap(name, value, np.asarray(cluster)[there], level, seed=seed, counted="cases")
-    return Both(naive.noting(NAIVE), again)
+    return Both(naive.noting(NAIVE), replace(again, citation=f"{again.citation}; {KANG}"))
 
 
 def clustered_accuracy(

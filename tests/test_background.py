@@ -105,8 +105,8 @@ def test_a_harmonic_field_is_removed(brain, method, share):
     """Two air spheres far off and linear ramps: what is left, of the field's rms.
 
     Measured on the even and the uneven grid: V-SHARP 0.002 and 0.002 %, SHARP 0.001 and 0.002 %, RESHARP
-    0.001 and 0.001 %, iSMV 0.0001 %, LBV 0.001 and 0.005 %, PDF as it comes 0.38 and 0.62 %, after 60 iterations
-    0.15 and 0.22 %; the weak-harmonic split after PDF 0.34 and 0.60 %.
+    0.001 and 0.001 %, iSMV 0.0001 %, LBV 0.001 and 0.005 %, PDF as it comes 0.38 and 0.62 %, after
+    60 iterations 0.15 and 0.22 %; the weak-harmonic split after PDF 0.34 and 0.60 %.
     """
     out = method(brain.total(brain.far))
     left = rms(out.ppm, out.mask) / rms(brain.far, brain.mask)

@@ -24,7 +24,7 @@ class ISMV:
     """
 
     radius_mm: float = 4.0
-    """Radius of the sphere [mm], at least a voxel edge; larger: stabler against a noisy rim, more rim lost."""
+    """Radius of the sphere [mm], at least a voxel edge; larger: stabler against a noisy rim, more is lost."""
     tolerance: float = 1e-4
     """Stop at this residual relative to the filtered field."""
     iterations: int = 200

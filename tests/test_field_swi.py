@@ -42,7 +42,7 @@ def contrast(image, core, around):
 
 @pytest.mark.parametrize("unwrapped", [True, False])
 def test_a_vein_gets_dark(unwrapped):
-    """Its contrast is twice that of the magnitude or more, from unwrapped phase and by the homodyne filter."""
+    """Its contrast is more than twice that of the magnitude, from unwrapped phase or by homodyne filter."""
     e, core, around = vein()
     if unwrapped:
         e = ROMEO()(e)

@@ -24,7 +24,7 @@ class SWI:
     squares over echoes. φ is the field on a small scale as phase at one echo time, from all echoes with
     weights |S|²TE². Where phase is unwrapped, a Gaussian mean of it inside the mask is subtracted; where not,
     each echo is divided by its own Gaussian mean (homodyne filter), which leaves wraps where the field is
-    steep.
+    steep. Both are done twice, since at the rim of the head a mean once taken leaves the slope of the field.
 
     Haacke et al. 2004, Magn Reson Med 52:612, doi:10.1002/mrm.20198.
     There phase falls where the field adds to B0, and the mask is the negative one. Here phase rises there, so
@@ -34,7 +34,7 @@ class SWI:
 
     power: int = 4
     """How often the phase mask is multiplied into the magnitude, 0 to 16; 4 is usual, more adds noise."""
-    highpass_mm: float = 3.0
+    highpass_mm: float = 2.0
     """Standard deviation [mm] of the Gaussian mean that is removed from phase, above 0."""
     darkens: Literal["paramagnetic", "diamagnetic", "both"] = "paramagnetic"
     """Which side of phase is dark: where the field is raised, where it is lowered, or both."""
@@ -72,9 +72,14 @@ class SWI:
             s = torch.where(finite, echoes.signal[k], 0)
             if echoes.unwrapped_rad is not None:
                 phase = echoes.unwrapped_rad[k] * inside
-                phase = (phase - gaussian(phase, self.highpass_mm, voxel) / share) * inside
+                for _ in range(2):
+                    phase = (phase - gaussian(phase, self.highpass_mm, voxel) / share) * inside
             else:
-                phase = (s * gaussian(s, self.highpass_mm, voxel).conj()).angle()
+                rest = s
+                for _ in range(2):
+                    mean = gaussian(rest, self.highpass_mm, voxel)
+                    rest = rest * torch.sgn(mean).conj()
+                phase = rest.angle()
             power = s.abs().square()
             above += power * te[k] * phase
             below += power * te[k] ** 2

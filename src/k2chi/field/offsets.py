@@ -44,8 +44,9 @@ class MCPC3DS:
     Bipolar read-out, three echoes or more: echoes 2, 4, … carry an extra smooth phase d, which the offset
     takes in too; φ₁ + φ₃ − kφ₂ with k = (TE₁ + TE₃)/TE₂ shows it, and it is smoothed likewise (mostly a ramp
     along the read-out: Li et al. 2015, MAGMA 28:347) and removed. With two bipolar echoes d cannot be told
-    from the field and stays. One echo is returned unchanged. Only voxels inside the mask are looked at, since
-    the chemical shift of fat would mislead; without one, `BrainMask` finds it. About 4 s at 164×205×205.
+    from the field and stays; with uneven echo times the mean field must be within half a turn at TE₂.
+    One echo is returned unchanged. Only voxels inside the mask are looked at, since the chemical shift of fat
+    would mislead; without one, `BrainMask` finds it. About 4 s at 164×205×205.
     """
 
     sigma_mm: float = 10.0

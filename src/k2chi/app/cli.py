@@ -8,6 +8,7 @@ import typer
 
 from k2chi import __version__
 from k2chi.app import tools
+from k2chi.app.choosing import choose
 from k2chi.app.console import bars, plain_errors, prepare
 from k2chi.app.options import (
     BORE,
@@ -147,6 +148,7 @@ def bids(
         raise typer.Exit(1)
 
 
+app.command()(choose)
 app.command()(tools.compare)
 app.command()(roi)
 app.command()(stats)

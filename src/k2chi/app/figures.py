@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from k2chi.choose import Choice
 from k2chi.data import Chi, Grid, Maps
 
 CHI_WINDOW = (-0.1, 0.2)
@@ -266,4 +267,24 @@ def convergence(updates: Sequence[float], misfits: Sequence[float] = ()) -> Figu
                 range(1, len(values) + 1), np.maximum(values, 1e-12), color=colour, label=f"relative {label}"
             )
     axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def choice_plot(choice: Choice) -> Figure:
+    """Roughness over misfit, and the score over the values tried, with the chosen one marked."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    blue, mark, at = "#3b6fa0", "#b0632f", choice.best
+    left.loglog(choice.misfit, choice.roughness, "o-", color=blue, ms=4)
+    left.loglog(choice.misfit[at], choice.roughness[at], "o", color=mark, ms=9)
+    for value, x, y in zip(choice.values, choice.misfit, choice.roughness, strict=True):
+        left.annotate(f"{value:.3g}", (x, y), textcoords="offset points", xytext=(5, 4), fontsize=7)
+    left.set(xlabel="misfit [share of the field]", ylabel="mean gradient of χ [ppm/mm]")
+    right.semilogx(choice.values, choice.score, "o-", color=blue, ms=4)
+    right.semilogx(choice.chosen, choice.score[at], "o", color=mark, ms=9)
+    right.axhline(0, color="#999999", lw=0.6)
+    right.set(xlabel=choice.setting, ylabel="score")
+    figure.suptitle(f"{choice.rule}: {choice.setting} = {choice.chosen:.3g}\n{choice.score_says}", fontsize=9)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -46,10 +46,9 @@ class COSMOS:
         first = locals[0]
         mask = torch.stack([f.mask & f.ppm.isfinite() for f in locals])
         support = torch.stack([f.mask if f.support is None else f.support for f in locals]).any(0)
-        parts = [problem(replace(f, support=support), "green") for f in locals]
-        weighted = any(_uneven(f, m) for f, m in zip(locals, mask, strict=True)) or bool(
-            (mask != mask[0]).any()
-        )
+        differ = bool((mask != mask[0]).any())
+        weighted = differ or any(_uneven(f, m) for f, m in zip(locals, mask, strict=True))
+        parts = [problem(replace(f, support=support)) for f in locals]
         d2 = torch.stack([p.kernel.square() for p in parts]).sum(0) + len(parts) * self.damping
         if weighted and self.iterations:
             chi = self._weighted(parts, d2)

@@ -12,7 +12,20 @@ import torch
 from spheres import occupancy, positions_mm, sphere_field
 
 from k2chi.data import Field, Grid, Scan
-from k2chi.invert import FANSI, NDI, TKD, ClosedFormL2, Inversion
+from k2chi.invert import (
+    FANSI,
+    ILSQR,
+    ISWIM,
+    MEDI,
+    NDI,
+    RTS,
+    STAR,
+    TKD,
+    TSVD,
+    ClosedFormL2,
+    Inversion,
+    Tikhonov,
+)
 from k2chi.invert.problem import problem
 from k2chi.measure.quality import nrmse
 from k2chi.ops import dipole, gradient
@@ -25,8 +38,14 @@ EVERY = {m.__name__: m() for m in get_args(Inversion)} | {
     "FANSI free": FANSI(nonlinear=False, support=False),
 }
 every = pytest.mark.parametrize("method", EVERY.values(), ids=EVERY)
-WEIGHTED = {k: m for k, m in EVERY.items() if not isinstance(m, TKD | ClosedFormL2)}
-BLIND = {"NDI": NDI(), "NDI plain": EVERY["NDI plain"], "FANSI cold": FANSI(warm=0)}
+DIRECT = {"TKD": TKD(), "TSVD": TSVD(), "Tikhonov": Tikhonov(), "ClosedFormL2": ClosedFormL2()}
+WEIGHTED = {k: m for k, m in EVERY.items() if k not in DIRECT and not isinstance(m, ISWIM)}
+BLIND = {
+    "NDI": NDI(),
+    "NDI plain": EVERY["NDI plain"],
+    "FANSI cold": FANSI(warm=0),
+    "MEDI cold": MEDI(warm=0),
+}
 TOY = Path(__file__).parents[2] / "shared" / "data" / "toy-head"
 
 
@@ -65,8 +84,9 @@ def gap(a, b):
 def test_sphere_keeps_its_contrast(method, b0):
     """Inside minus outside, on an odd and uneven grid, B0 along axes and tilted.
 
-    Measured share of the true contrast: TKD 0.97–1.02, closed form 0.87–0.94, NDI 0.89–0.94, FANSI
-    0.94–0.99; NDI without momentum and support, after 100 steps, 0.61–0.67. Spread outside, of the
+    Measured share of the true contrast: TKD, TSVD and Tikhonov 0.97–1.02, closed form 0.86–0.94, NDI
+    0.89–0.94, ISWIM, ILSQR and RTS 0.93–0.99, FANSI, STAR and MEDI 0.94–1.01; NDI without momentum and
+    support, after 100 steps, 0.61–0.67. Spread outside, of the
     contrast: 8.6 % or less. A wrong sign, scale, voxel size or B0 axis misses these by far.
     """
     local, _, distance = sphere(b0=b0)
@@ -81,8 +101,13 @@ def test_sphere_keeps_its_contrast(method, b0):
 @every
 @pytest.mark.parametrize("b0", [(0.0, 0.0, 1.0), (0.3, -0.4, 0.85)])
 def test_turning_array_and_b0_together_turns_the_map(method, b0):
-    """The first axis becomes the last: with B0 along x as with B0 along z."""
+    """The first axis becomes the last: with B0 along x as with B0 along z.
+
+    After some 15 steps the search directions of least squares depend on the order in which numbers are
+    summed, so methods that make them make fewer here.
+    """
     local = small(b0=b0)
+    method = {ILSQR: ILSQR(iterations=10), RTS: RTS(steps=10)}.get(type(method), method)
 
     def turned(x):
         return x.permute(2, 0, 1).contiguous()
@@ -131,16 +156,14 @@ def test_the_caller_keeps_what_he_gave(method):
 
 
 @pytest.mark.parametrize("scale", [-1.0, 7.5])
-@pytest.mark.parametrize(
-    "method", [TKD(), ClosedFormL2(), ClosedFormL2(1e-2)], ids=["TKD", "ClosedFormL2", "smooth"]
-)
+@pytest.mark.parametrize("method", DIRECT.values(), ids=DIRECT)
 def test_scaling_the_field_scales_a_linear_methods_map(method, scale):
     local = small()
     other = replace(local, ppm=scale * local.ppm)
     assert gap(method(other).ppm, scale * method(local).ppm) < 1e-5
 
 
-@pytest.mark.parametrize("method", [TKD(), ClosedFormL2()], ids=["TKD", "ClosedFormL2"])
+@pytest.mark.parametrize("method", DIRECT.values(), ids=DIRECT)
 def test_the_map_of_a_sum_is_the_sum_of_maps(method):
     a, b = small(0), small(1)
     both = method(replace(a, ppm=a.ppm + b.ppm)).ppm
@@ -172,6 +195,13 @@ def test_small_phases_leave_no_trace_of_the_complex_term(method):
 
 
 STRETCHED = {
+    "TSVD": (TSVD(), TSVD()),
+    "Tikhonov": (Tikhonov(), Tikhonov()),
+    "ISWIM": (ISWIM(), ISWIM(smooth_mm=4.0)),
+    "ILSQR": (ILSQR(iterations=10), ILSQR(iterations=10, smooth_mm=4.0)),
+    "RTS": (RTS(10, alpha=0.02), RTS(10, alpha=0.04, edge_ppm_per_mm=0.0015)),
+    "MEDI": (MEDI(1e-3), MEDI(2e-3, rounding_ppm_per_mm=5e-4)),
+    "MEDI filtered": (MEDI(smv_mm=2.0), MEDI(1e-4, rounding_ppm_per_mm=5e-4, smv_mm=4.0)),
     "TKD": (TKD(), TKD()),
     "ClosedFormL2": (ClosedFormL2(2e-2), ClosedFormL2(4 * 2e-2)),
     "NDI": (NDI(), NDI()),
@@ -337,6 +367,27 @@ def test_the_map_does_not_depend_on_the_array_around_the_mask(method):
 # ---- settings
 
 REFUSED = [
+    (lambda: TSVD(threshold=0.0), "0 < threshold < 2/3"),
+    (lambda: Tikhonov(alpha=0.0), "must be positive"),
+    (lambda: ISWIM(threshold=0.7), "0 < threshold < 2/3"),
+    (lambda: ISWIM(level_ppm=-0.1), "must not be negative"),
+    (lambda: ISWIM(passes=0), "at least one pass"),
+    (lambda: ILSQR(threshold=0.0), "0 < threshold < 2/3"),
+    (lambda: ILSQR(flat=0.8), "flat ≤ edge"),
+    (lambda: ILSQR(iterations=0), "at least one iteration"),
+    (lambda: ILSQR(smooth_mm=0.0), "must be positive"),
+    (lambda: RTS(delta=0.7), "0 < delta < 2/3"),
+    (lambda: RTS(alpha=0.0), "alpha 0.0 must be positive"),
+    (lambda: RTS(steps=0), "at least one step"),
+    (lambda: STAR(alpha=0.0), "0 < alpha ≤ alpha_strong"),
+    (lambda: STAR(alpha_strong=1e-5), "0 < alpha ≤ alpha_strong"),
+    (lambda: STAR(strong_ppm=0.0), "must be positive"),
+    (lambda: STAR(iterations=0), "at least one iteration"),
+    (lambda: MEDI(alpha=0.0), "alpha 0.0 must be positive"),
+    (lambda: MEDI(edge_share=1.0), "0 ≤ edge_share < 1"),
+    (lambda: MEDI(warm=-1), "warm"),
+    (lambda: MEDI(iterations=0), "at least one iteration"),
+    (lambda: MEDI(smv_mm=-1.0), "must not be negative"),
     (lambda: TKD(threshold=0.0), "0 < threshold < 2/3"),
     (lambda: TKD(threshold=0.7), "0 < threshold < 2/3"),
     (lambda: ClosedFormL2(penalty_mm2=0.0), "must be positive"),
@@ -347,7 +398,7 @@ REFUSED = [
     (lambda: FANSI(alpha=0.0), "alpha 0.0 must be positive"),
     (lambda: FANSI(edge_ppm_per_mm=-1.0), "edge_ppm_per_mm"),
     (lambda: FANSI(mu_data=0.0), "mu_data"),
-    (lambda: FANSI(iterations=0), "at least one iteration"),
+    (lambda: FANSI(iterations=0), "at least 1"),
     (lambda: FANSI(warm=-1), "warm"),
 ]
 

@@ -1,15 +1,61 @@
 """Field → susceptibility. To add a method: one file, one name in the union below."""
 
+from k2chi.invert.bayes import BayesL1
 from k2chi.invert.fansi import FANSI
+from k2chi.invert.hd import HDQSM
+from k2chi.invert.ilsqr import ILSQR
+from k2chi.invert.iswim import ISWIM
+from k2chi.invert.l1 import L1QSM
 from k2chi.invert.l2 import ClosedFormL2
+from k2chi.invert.medi import MEDI
 from k2chi.invert.ndi import NDI
+from k2chi.invert.rts import RTS
+from k2chi.invert.star import STAR
+from k2chi.invert.tikhonov import Tikhonov
 from k2chi.invert.tkd import TKD
+from k2chi.invert.tsvd import TSVD
+from k2chi.invert.wh import WHQSM
 
-SinglePass = TKD | ClosedFormL2 | NDI | FANSI
+SinglePass = (
+    TKD
+    | TSVD
+    | Tikhonov
+    | ClosedFormL2
+    | ISWIM
+    | ILSQR
+    | RTS
+    | NDI
+    | FANSI
+    | L1QSM
+    | HDQSM
+    | WHQSM
+    | BayesL1
+    | STAR
+    | MEDI
+)
 """Methods that invert once."""
 
 from k2chi.invert.twopass import TwoPass  # noqa: E402  (its inner method is one of those above)
 
 Inversion = SinglePass | TwoPass
 
-__all__ = ["FANSI", "NDI", "TKD", "ClosedFormL2", "Inversion", "SinglePass", "TwoPass"]
+__all__ = [
+    "BayesL1",
+    "WHQSM",
+    "HDQSM",
+    "L1QSM",
+    "FANSI",
+    "ILSQR",
+    "ISWIM",
+    "MEDI",
+    "NDI",
+    "RTS",
+    "STAR",
+    "TKD",
+    "TSVD",
+    "ClosedFormL2",
+    "Inversion",
+    "SinglePass",
+    "Tikhonov",
+    "TwoPass",
+]

@@ -16,12 +16,12 @@ class ClosedFormL2:
     λ here is the number itself, not its square root. Two transforms.
     """
 
-    penalty_mm2: float = 1e-3
+    penalty_mm2: float = 3e-3
     """λ [mm²]; larger: smoother."""
 
     def __post_init__(self) -> None:
         if self.penalty_mm2 <= 0:
-            raise ValueError(f"ClosedFormL2 penalty {self.penalty_mm2} must be positive: 1e-3 suits 1 mm")
+            raise ValueError(f"ClosedFormL2 penalty {self.penalty_mm2} must be positive: 3e-3 suits 1 mm")
 
     def __call__(self, local: Field) -> Chi:
         """Invert `local` in one step."""

@@ -1,11 +1,14 @@
 """Direct inversion by division, with the small values of the kernel replaced."""
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from k2chi.data import Chi, Field
-from k2chi.invert.problem import problem
+from k2chi.invert.problem import Problem, problem
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,23 @@ class TKD:
     def __call__(self, local: Field) -> Chi:
         """Invert `local` in one step."""
         p = problem(local)
-        d, t = p.kernel, self.threshold
-        sign = torch.where(d < 0, -1.0, 1.0)
-        inverse = torch.where(d.abs() > t, 1 / torch.where(d == 0, 1.0, d), sign / t)
-        inverse[0, 0, 0] = 0
-        psf = float(p.volume((d * inverse).to(torch.complex64))[0, 0, 0]) if self.rescale else 1.0
-        return p.answer(p.volume(p.spectrum(p.ppm) * inverse) / psf)
+        return p.answer(divided(p, truncated_inverse(p.kernel, self.threshold), self.rescale))
+
+
+def truncated_inverse(kernel: Float[Tensor, "x y h"], threshold: float) -> Float[Tensor, "x y h"]:
+    """1/D where |D| > t, else sign(D)/t; zero at the origin of k-space."""
+    sign = torch.where(kernel < 0, -1.0, 1.0)
+    large = kernel.abs() > threshold
+    inverse = torch.where(large, 1 / torch.where(large, kernel, 1.0), sign / threshold)
+    inverse[0, 0, 0] = 0
+    return inverse
+
+
+def divided(p: Problem, inverse: Float[Tensor, "x y h"], rescale: bool) -> Float[Tensor, "x y z"]:
+    """F⁻¹[F f · D⁻¹]; with `rescale` over PSF(0), which is the mean of D · D⁻¹ over all of k-space."""
+    psf = 1.0
+    if rescale:
+        passed = (p.kernel * inverse).double().sum((0, 1))
+        once = passed[0] + (passed[-1] if p.grid.shape[2] % 2 == 0 else 0)  # these have no mirror image
+        psf = float(2 * passed.sum() - once) / prod(p.grid.shape)
+    return p.volume(p.spectrum(p.ppm).mul_(inverse)).div_(psf)

@@ -40,19 +40,19 @@ from k2chi.invert.twopass import TwoPass  # noqa: E402  (its inner method is one
 Inversion = SinglePass | TwoPass
 
 __all__ = [
-    "BayesL1",
-    "WHQSM",
-    "HDQSM",
-    "L1QSM",
     "FANSI",
+    "HDQSM",
     "ILSQR",
     "ISWIM",
+    "L1QSM",
     "MEDI",
     "NDI",
     "RTS",
     "STAR",
     "TKD",
     "TSVD",
+    "WHQSM",
+    "BayesL1",
     "ClosedFormL2",
     "Inversion",
     "SinglePass",

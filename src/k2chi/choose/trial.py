@@ -93,10 +93,9 @@ class Trial:
             )
         open_ends = [v for v, m in zip(self.values, self.maps, strict=True) if m.converged is False]
         if open_ends:
-            shown = ", ".join(f"{v:g}" for v in sorted(open_ends))
-            said.append(
-                f"not converged at {self.setting} = {shown}: misfit and roughness there are not final"
-            )
+            shown = ", ".join(f"{v:.3g}" for v in sorted(open_ends))
+            where = "any value" if len(open_ends) == n else f"{self.setting} = {shown}"
+            said.append(f"not converged at {where}: misfit and roughness there are not final")
         order = sorted(range(n), key=lambda i: self.values[i])
         return Choice(
             rule,

@@ -28,15 +28,15 @@ class HARPERELLA:
     them. Two pairs of transforms a step, before the inversion.
     """
 
-    radius_mm: float = 8.0
+    radius_mm: float = 3.0
     """Radius of the spheres [mm]; larger: weaker on slowly varying local fields, more so beside the rim."""
-    iterations: int = 40
+    iterations: int = 60
     """Conjugate-gradient steps; more: less background and less of the slowly varying local field."""
     margin_mm: float = 15.0
     """Room around the mask for the curvature that is sought [mm]."""
     reliable: float = 0.4
     """Share of the median trust below which the phase of a voxel is not believed; 0 believes every voxel."""
-    invert: Inversion = FANSI()
+    invert: Inversion = FANSI(alpha=2e-4)
     """Turns the local field into susceptibility."""
 
     def __post_init__(self) -> None:

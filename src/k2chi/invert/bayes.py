@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from k2chi.data import Chi, Field
-from k2chi.invert.splits import Splits, absolute, begin, chord, refuse
+from k2chi.invert.splits import Splits, absolute, begin, chord, quadratic, refuse
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,13 @@ class BayesL1:
     Built so: the residual r of voxel i is Laplace-distributed with a scale bᵢ of its own, and bᵢ has an
     inverse-gamma prior whose mode is c·nᵢ. nᵢ is the noise model: the scan's noise [ppm] if it is known,
     else 1/wᵢ; c, one number for all voxels, makes its mean that of |r|, so that the model says where the
-    noise is, and the residuals how much. Given χ the most probable scale is bᵢ = (ν c nᵢ + m m̄ᵢ)/(ν + m),
-    where m̄ᵢ is the mean of |r| over the m voxels (27, fewer at the rim) around i; given b, χ minimises
-    Σ uᵢ|Dχ − f|ᵢ + α‖R∇χ‖₁ with uᵢ = min(1, b̄/bᵢ) and b̄ the mean scale: L1-QSM (Milovic et al. 2022,
-    doi:10.1002/mrm.28957) with weights that only fall. Both steps take turns `rounds` times, each going on
-    from the last. The deep-nuclei study names "iterative L1 inversion with dynamically updated Bayesian
-    weights" and gives no formula; this is our reading of it. Two pairs of transforms an iteration.
+    noise is, and the residuals how much. Given χ the most probable scale is bᵢ = (ν c nᵢ + m m̄ᵢ)/(ν +
+    m), where m̄ᵢ is the mean of |r| over the m voxels (27, fewer at the rim) around i; given b, χ
+    minimises Σ uᵢ|Dχ − f|ᵢ + α‖R∇χ‖₁ with uᵢ = min(1, b̄/bᵢ) and b̄ the mean scale: L1-QSM (Milovic et
+    al. 2022, doi:10.1002/mrm.28957) with weights that only fall. Both steps take turns `rounds` times,
+    each going on from the last, the first from 20 iterations of least squares. The deep-nuclei study
+    names "iterative L1 inversion with dynamically updated Bayesian weights" and gives no formula; this is
+    our reading of it. Two pairs of transforms an iteration.
     """
 
     alpha: float = 5e-2
@@ -58,6 +59,7 @@ class BayesL1:
         )
         noise = self._noise(local, splits)
         splits.w = (noise.median() / noise).clamp_max(1)
+        splits.run(quadratic(0.1), 20, what="Bayesian L1, least-squares start")
         data = absolute(mu)
         for i in range(self.rounds):
             splits.run(data, self.iterations, self.tolerance, f"Bayesian L1, round {i + 1}")

@@ -46,6 +46,7 @@ class HDQSM:
         """Invert `local`."""
         mu, share = 1 / self.error_ppm, 0.1 if self.support else 0.0
         first = begin(local, self.alpha_l1, self.edge_ppm_per_mm, mu, share * mu, self.edges)
+        first.run(quadratic(0.1), 20, what="HD, start")  # as strong sources would take long otherwise
         first.run(absolute(mu), self.iterations_l1, what="HD, least absolute deviation")
         wrong = first.residual().abs()
         start, mu = first.chi, self.mu_data

@@ -14,7 +14,9 @@ from k2chi.ops.finite import laplacian, laplacian_symbol
 
 @dataclass(frozen=True)
 class WHQSM:
-    """Explain the field by χ and a nearly harmonic rest φ, min ½‖w(Dχ + φ − f)‖² + α‖R∇χ‖₁ + β/2‖∇²φ‖² + γ/2‖φ‖².
+    """Explain the field by χ and a nearly harmonic rest φ, min of
+
+    ½‖w(Dχ + φ − f)‖² + α‖R∇χ‖₁ + β/2‖∇²φ‖² + γ/2‖φ‖².
 
     Weak-harmonic QSM, also called WH-TV. Milovic et al. 2019, MRM 81:1399, doi:10.1002/mrm.27483. The
     third term counts voxels whose neighbours all lie in the mask. χ and φ are found together, by a system of
@@ -37,7 +39,7 @@ class WHQSM:
     """Gradient of the map at which the split begins to shrink, α/μ₁ [ppm/mm]; only speed depends on it."""
     mu_data: float = 0.1
     """Weight μ₂ of the split of the data term [no unit]; only speed depends on it."""
-    size: float = 0.01
+    size: float = 0.003
     """γ [no unit]; larger: less of the field counts as rest, and more of χ's slow changes are kept."""
     mu_harmonic_mm4: float = 3.0
     """Weight of the split of ∇²φ [mm⁴]; only speed depends on it."""

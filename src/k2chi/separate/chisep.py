@@ -120,7 +120,4 @@ def fit(a: Tensor, b: Tensor, r: Tensor, weight: Tensor, mu: float, inside: Tens
     alone_y = ((weight * r + mu * b) / (weight + mu)).clamp_min(0)
     one = torch.where(y < 0, alone_x, torch.where(x < 0, 0.0, x))
     two = torch.where(x < 0, alone_y, torch.where(y < 0, 0.0, y))
-    swap = (x < 0) & (y < 0)  # both: the larger of a and b is the one that may stay
-    one = torch.where(swap & (a < b), 0.0, one)
-    two = torch.where(swap & (a >= b), 0.0, two)
     return one * inside, two * inside

@@ -89,6 +89,15 @@ def choices(room: str) -> dict[str, Any]:
     return {m.__name__: m() for m in get_args(union)} | VARIANTS.get(room, {})
 
 
+def peak_gb() -> float:
+    """Peak resident memory of this process; getrusage would count what it was forked from."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(x for x in status.read_text(encoding="utf-8").splitlines() if x.startswith("VmHWM"))
+        return float(line.split()[1]) / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
 def child(room: str, name: str, folder: Path) -> dict[str, Any]:
     """Run one method; store what it made."""
     keep_memory()
@@ -101,7 +110,7 @@ def child(room: str, name: str, folder: Path) -> dict[str, Any]:
         start = perf_counter()
         made = method(data)
         seconds = perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    peak = peak_gb()
     truth = torch.load(folder / "truth.pt", weights_only=False)
     got = {"seconds": seconds, "peak_gb": peak, **judged(made, truth, folder)}
     if isinstance(made, Chi):

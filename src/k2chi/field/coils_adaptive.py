@@ -24,7 +24,7 @@ class AdaptiveCombine:
     that no fringe line has an open end (`free_phase`). It stays in every echo alike, as the pulse's phase
     does: remove them as any offset. The mean phase of the first
     echo is set to zero, so that the order of coils and their cables do not matter. Walks through the data by
-    slabs and coil by coil: with 16 coils and 4 echoes of 164×205×205 (3.5 GB) about 0.9 GB beside them.
+    slabs and coil by coil: with 16 coils and 4 echoes of 164×205×205 (3.5 GB) 0.9 GB beside them.
     """
 
     window_mm: float = 9.0

@@ -14,7 +14,7 @@ from k2chi.field.smooth import block_mm, refined
 from k2chi.progress import track
 
 SLAB_BYTES = 2**27
-"""Covariances are made for as many planes of blocks at a time as fit in this."""
+"""As many planes of blocks are worked on at a time as fit in this, both images and covariances."""
 
 
 def noise_factor(noise: Complex[Tensor, "coil sample"] | None, coils: int) -> Complex[Tensor, "c c"] | None:
@@ -49,7 +49,8 @@ def sensitivity_maps(
     count = [-(-n // k) for n, k in zip(signal.shape[2:], block, strict=True)]
     maps = signal.new_zeros((coils, count[0], count[1], count[2]))
     strength = signal.real.new_zeros((count[0], count[1], count[2]))
-    planes = max(1, SLAB_BYTES // (count[1] * count[2] * coils**2 * signal.element_size()))
+    plane = max(count[1] * count[2] * coils**2, signal[:, :, : block[0]].numel()) * signal.element_size()
+    planes = max(1, SLAB_BYTES // plane)
     whiten = None if factor is None else torch.linalg.inv(factor)
     beyond = signal.new_zeros((reach, count[1], count[2], coils, coils))
     held, done = beyond, 0

@@ -26,7 +26,7 @@ class MCPC3DSCoils:
     Eckstein et al. 2018, Magn Reson Med 79:2996, doi:10.1002/mrm.26963, who weight by the magnitude itself.
     The phase of the result is the field's alone; two echoes or more. Bipolar scans of three or more are
     corrected as by `MCPC3DS`. Only voxels inside the mask are looked at; without one, `BrainMask` finds it
-    from the magnitude over all coils. With 16 coils and 4 echoes of 164×205×205 about 1 GB beside the data.
+    from the magnitude over all coils. With 16 coils and 4 echoes of 164×205×205 1.4 GB beside the data.
     """
 
     sigma_mm: float = 10.0

@@ -35,7 +35,7 @@ class MDI:
     The pairs share echoes, and inner echoes cancel: with four echoes of equal strength the
     field is 5 % noisier than a line with an intercept makes it, and 2.6 times as noisy as one through the
     origin where TE₁ is one spacing: such is the price of needing neither offset nor unwrapping in time.
-    Few wraps remain, since the echo time is short. Coils are read slab by slab, with 0.6 GB beside them.
+    Few wraps remain, since the echo time is short. Coils are read slab by slab, with 0.5 GB beside them.
     """
 
     def __call__(self, data: Coils | Echoes) -> Echoes:

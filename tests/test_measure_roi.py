@@ -168,14 +168,14 @@ def test_the_command_writes_a_long_table_with_its_dictionary(files):
     assert done.exit_code == 0, done.output
     head, *lines = [line.split("\t") for line in out.read_text(encoding="utf-8").splitlines()]
     rows = [dict(zip(head, line, strict=True)) for line in lines]
-    assert [(r["name"], r["side"], float(r["mean_ppm"])) for r in rows] == [
+    assert [(r["region"], r["side"], float(r["mean_ppm"])) for r in rows] == [
         ("putamen", "left", pytest.approx(0.1)),
         ("putamen", "right", pytest.approx(0.2)),
     ]
     assert all(r["subject"] == "sub-1" and r["voxels"] == "180" for r in rows)
     assert set(json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))) == set(head)
     both = json.loads(call(chi, labels, "--merge-sides", "--nuclei", "--erode", "1", "--json").stdout)
-    assert [(r["name"], r["voxels"]) for r in both] == [("pu", 2 * 3 * 4 * 4)]
+    assert [(r["region"], r["voxels"]) for r in both] == [("pu", 2 * 3 * 4 * 4)]
     assert both[0]["mean_ppm"] == pytest.approx(0.15)
     again = call(chi, labels, out)
     assert again.exit_code == 2

@@ -61,7 +61,7 @@ def roi(
         return
     for r in rows:
         typer.echo(
-            f"{r['name']:34s} {r['side']:5s} {r['voxels']:7d} voxels  "
+            f"{r['region']:34s} {r['side']:5s} {r['voxels']:7d} voxels  "
             f"{r['mean_ppm']:+.4f} ± {r['sd_ppm']:.4f} ppm  "
             f"95 % {r['ci_low_ppm']:+.4f}…{r['ci_high_ppm']:+.4f}"
         )
@@ -118,7 +118,8 @@ def measured(
     rows = []
     for region in found:
         base, side = of.side_of(region.name)
-        row = dataclasses.asdict(region) | {"name": base if side else region.name, "side": side}
+        row = dataclasses.asdict(region) | {"region": base if side else region.name, "side": side}
+        del row["name"]
         row |= {"erosion_voxels": erode, "voxel_mm": f"{x:.4g}x{y:.4g}x{z:.4g}"}
         row["reference"] = str(said.get("SusceptibilityReference", ""))
         rows.append(row)
@@ -157,6 +158,7 @@ def _columns() -> list[Column]:
 
     said = field_docs(Region)
     columns = [Column(f.name, said[f.name]) for f in dataclasses.fields(Region)]
+    columns[1] = Column("region", "Name of the region without its side, or its number.")
     columns.insert(2, Column("side", "left, right, or n/a."))
     return [
         *columns,

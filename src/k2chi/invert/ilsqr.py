@@ -16,7 +16,7 @@ from k2chi.ops.sphere import spherical_mean
 from k2chi.solve.cg import cg
 from k2chi.solve.lsqr import lsqr
 
-NARROW, WIDE = 0.006, 0.168
+NARROW, WIDE = 0.006, 0.167
 """|D| that one and thirty per cent of all directions stay below."""
 
 

@@ -102,19 +102,20 @@ class MEDI:
         return replace(answer, reference="CSF", reference_ppm=zero)
 
     def edges(self, p: Problem) -> Float[Tensor, "3 x y z"]:
-        """M_G: zero for the largest `edge_share` of the magnitude's differences in the mask, else one."""
+        """M_G: zero for the largest `edge_share` of the magnitude's differences within the mask, else one."""
         free = torch.ones((3, *p.grid.shape), dtype=p.ppm.dtype, device=p.ppm.device)
         if self.support:  # the jump to zero at the border is no edge of χ
-            for a in range(3):
-                free[a] = p.support & torch.roll(p.support, -1, a)
+            free[:] = _pairs(p.support)
         if p.field.magnitude is None or self.edge_share == 0:
             return free
-        mask = p.box.take(p.field.mask)
-        magnitude = torch.nan_to_num(p.box.take(p.field.magnitude)) * mask
-        slopes = gradient(p.grid)(magnitude).abs_()
-        values = slopes[:, mask].flatten()
-        limit = values.kthvalue(max(round((1 - self.edge_share) * values.numel()), 1)).values
-        return free.masked_fill_(slopes > limit, 0)
+        slopes = gradient(p.grid)(p.box.take(torch.nan_to_num(p.field.magnitude))).abs_()
+        within = _pairs(p.box.take(p.field.mask))
+        slopes *= within
+        values = slopes[within]
+        if values.numel() == 0:
+            return free
+        limit = values.kthvalue(min(int((1 - self.edge_share) * values.numel()) + 1, values.numel())).values
+        return free.masked_fill_((slopes >= limit) & (slopes > 0), 0)
 
     def _step(
         self, p: Problem, chi: Tensor, residual: Tensor, w2: Tensor, free: Tensor, fluid: Tensor | None
@@ -143,6 +144,11 @@ class MEDI:
             precondition=lambda r: p.volume(p.spectrum(r).mul_(rough)).mul_(inside),
             what="MEDI step",
         )
+
+
+def _pairs(mask: Bool[Tensor, "x y z"]) -> Bool[Tensor, "3 x y z"]:
+    """Where a voxel and the next along each axis both lie in the mask."""
+    return torch.stack([mask & torch.roll(mask, -1, a) for a in range(3)])
 
 
 def filtered(p: Problem, radius_mm: float) -> Problem:

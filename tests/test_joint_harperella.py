@@ -32,7 +32,7 @@ def demeaned(x):
 
 
 def test_a_background_vanishes():
-    """Air alone, 50 times the local field of the next test: what is left. Measured: 0.3 % of it or less."""
+    """Air alone: what is left of its field. Measured: 0.3 %."""
     total, _, _ = scene(chi=0.0)
     local = METHOD.local(total)
     inside = local.mask

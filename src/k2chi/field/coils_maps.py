@@ -4,7 +4,7 @@ from math import prod
 
 import torch
 import torch.nn.functional as functional
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 from k2chi.data import Size, Vector
@@ -126,11 +126,9 @@ def combined(
     return out
 
 
-def root_sum_of_squares(
-    signal: Complex[Tensor, "coil x y z"], mask: Bool[Tensor, "x y z"] | None = None
-) -> Float[Tensor, "x y z"]:
+def root_sum_of_squares(signal: Complex[Tensor, "coil x y z"]) -> Float[Tensor, "x y z"]:
     """Magnitude of one echo over all coils."""
     total = torch.zeros_like(signal[0].real)
     for s in signal:
         total += s.real.square() + s.imag.square()
-    return total.sqrt() if mask is None else total.sqrt() * mask
+    return total.sqrt()

@@ -14,14 +14,18 @@ from spheres import occupancy, positions_mm, sphere_field
 from k2chi.data import Field, Grid, Scan
 from k2chi.invert import (
     FANSI,
+    HDQSM,
     ILSQR,
     ISWIM,
+    L1QSM,
     MEDI,
     NDI,
     RTS,
     STAR,
     TKD,
     TSVD,
+    WHQSM,
+    BayesL1,
     ClosedFormL2,
     Inversion,
     Tikhonov,
@@ -206,6 +210,17 @@ STRETCHED = {
     "ClosedFormL2": (ClosedFormL2(2e-2), ClosedFormL2(4 * 2e-2)),
     "NDI": (NDI(), NDI()),
     "FANSI": (FANSI(1e-3, tolerance=0), FANSI(2e-3, edge_ppm_per_mm=0.01, tolerance=0)),
+    "FANSI tgv": (
+        FANSI(1e-3, tolerance=0, iterations=30, tgv=True),
+        FANSI(2e-3, edge_ppm_per_mm=0.01, second_mm=4.0, tolerance=0, iterations=30, tgv=True),
+    ),
+    "L1QSM": (L1QSM(tolerance=0), L1QSM(0.1, edge_ppm_per_mm=0.01, tolerance=0)),
+    "HDQSM": (HDQSM(1e-3, tolerance=0), HDQSM(2e-3, 0.1, edge_ppm_per_mm=0.01, tolerance=0)),
+    "BayesL1": (BayesL1(tolerance=0), BayesL1(0.1, edge_ppm_per_mm=0.01, tolerance=0)),
+    "WHQSM": (
+        WHQSM(1e-3, tolerance=0),
+        WHQSM(2e-3, 16 * 150.0, edge_ppm_per_mm=0.01, mu_harmonic_mm4=16 * 3.0, tolerance=0),
+    ),
 }
 
 
@@ -400,6 +415,12 @@ REFUSED = [
     (lambda: FANSI(mu_data=0.0), "mu_data"),
     (lambda: FANSI(iterations=0), "at least 1"),
     (lambda: FANSI(warm=-1), "warm"),
+    (lambda: FANSI(second_mm=0.0), "second_mm"),
+    (lambda: L1QSM(error_ppm=0.0), "error_ppm 0.0 must be positive"),
+    (lambda: HDQSM(alpha_l1=float("nan")), "alpha_l1"),
+    (lambda: WHQSM(beta_mm4=-1.0), "beta_mm4"),
+    (lambda: WHQSM(size=-1.0), "size -1.0 must be at least 0"),
+    (lambda: BayesL1(rounds=0), "rounds 0 must be at least 1"),
 ]
 
 

@@ -31,9 +31,9 @@ class TGV:
         """α₁ = `alpha` [ppm mm], α₀ = second_mm · α₁ [ppm mm²]; the rest as in `TV`."""
         near = r * faces(p.support) if free_border else r
         inner = near * faces(faces(p.support) > 0) if free_border else r
-        self._mu = (alpha / edge_ppm_per_mm, second_mm * alpha / edge_ppm_per_mm)
-        # Thresholds are edge_ppm_per_mm for ∇χ − v and as much per mm for ℰv.
-        self._split = TGVSplit(p.grid, edge_ppm_per_mm * near, edge_ppm_per_mm * inner, self._mu)
+        bend = 2 * edge_ppm_per_mm / second_mm  # where ℰv begins to shrink [ppm/mm²]: follows the voxel size
+        self._mu = (alpha / edge_ppm_per_mm, second_mm * alpha / bend)
+        self._split = TGVSplit(p.grid, edge_ppm_per_mm * near, bend * inner, self._mu)
         self._p, self._mu_data, self._mu_support = p, 1.0, 0.0
         self._symbol = [e.to(p.ppm.device) for e in gradient_symbol(p.grid.shape, p.grid.voxel_mm)]
 

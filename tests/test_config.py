@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k2chi import about, config
+from k2chi.joint import TGV
 
 
 @dataclass(frozen=True)
@@ -183,3 +184,9 @@ def test_about_reads_docstrings():
 def test_used_lists_stages_in_order():
     works = Works(Lead(), coat=Lead())
     assert [s for s, _ in about.used(works)] == [f.name for f in dataclasses.fields(works)[:2]]
+
+
+def test_the_study_recipe_is_the_studys_method():
+    """Said once in the method and once in the recipe, so they must not drift apart."""
+    assert config.recipe("tgv-ms-study", Pipeline).invert == TGV.study()
+    assert config.recipe("tgv", Pipeline).invert == TGV()

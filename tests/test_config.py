@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from k2chi import about, config
 from k2chi.joint import TGV
+from k2chi.pipeline import Pipeline as Chain
 
 
 @dataclass(frozen=True)
@@ -188,5 +189,5 @@ def test_used_lists_stages_in_order():
 
 def test_the_study_recipe_is_the_studys_method():
     """Said once in the method and once in the recipe, so they must not drift apart."""
-    assert config.recipe("tgv-ms-study", Pipeline).invert == TGV.study()
-    assert config.recipe("tgv", Pipeline).invert == TGV()
+    assert config.recipe("tgv-ms-study", Chain).invert == TGV.study()
+    assert config.recipe("tgv", Chain).invert == TGV()

@@ -152,7 +152,7 @@ def test_a_method_for_phase_gets_echoes_without_offset_and_else_the_field(scan, 
 
 
 def test_tgv_finds_the_head(scan):
-    """From wrapped phase in the true mask. Measured: correlation 0.40; at 4 mm its field equation is coarse."""
+    """From wrapped phase in the true mask. Measured: correlation 0.40; 4 mm are too coarse for it."""
     maps = replace(QUICK, invert=TGV(iterations=150))(replace(scan.echoes, mask=scan.truth.brain))
     assert agreement(maps, scan.truth) > 0.33
 

@@ -18,7 +18,7 @@ from k2chi.field.r2star import LogLinear
 from k2chi.field.romeo import ROMEO
 from k2chi.field.swi import SWI
 from k2chi.invert import Inversion
-from k2chi.joint import FromPhase, Joint, TotalFieldTV
+from k2chi.joint import FromPhase, Joint, JointLocal, TotalFieldTV
 from k2chi.measure.reference import MaskMean, Reference
 from k2chi.separate import Separation
 
@@ -43,7 +43,7 @@ class Pipeline:
     """Turns the phase of all echoes into one field map with its noise."""
     r2star: R2Star | None = LogLinear()
     """Maps R2* where there is more than one echo."""
-    background: Background = VSHARP()
+    background: Background | JointLocal = VSHARP()
     """Removes the field of sources outside the mask; not used when `invert` takes the total field."""
     invert: Inversion | Joint = TotalFieldTV()
     """Turns the local field, or the total field at once, into susceptibility."""

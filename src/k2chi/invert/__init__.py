@@ -1,4 +1,4 @@
-"""Field → susceptibility. To add a method: one file, one name in the union below."""
+"""Field → susceptibility. To add a method: one file, and one name in `single.py` and below."""
 
 from k2chi.invert.bayes import BayesL1
 from k2chi.invert.fansi import FANSI
@@ -10,32 +10,13 @@ from k2chi.invert.l2 import ClosedFormL2
 from k2chi.invert.medi import MEDI
 from k2chi.invert.ndi import NDI
 from k2chi.invert.rts import RTS
+from k2chi.invert.single import SinglePass
 from k2chi.invert.star import STAR
 from k2chi.invert.tikhonov import Tikhonov
 from k2chi.invert.tkd import TKD
 from k2chi.invert.tsvd import TSVD
+from k2chi.invert.twopass import TwoPass
 from k2chi.invert.wh import WHQSM
-
-SinglePass = (
-    TKD
-    | TSVD
-    | Tikhonov
-    | ClosedFormL2
-    | ISWIM
-    | ILSQR
-    | RTS
-    | NDI
-    | FANSI
-    | L1QSM
-    | HDQSM
-    | WHQSM
-    | BayesL1
-    | STAR
-    | MEDI
-)
-"""Methods that invert once."""
-
-from k2chi.invert.twopass import TwoPass  # noqa: E402  (its inner method is one of those above)
 
 Inversion = SinglePass | TwoPass
 

@@ -7,9 +7,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from k2chi.data import Chi, Field
-from k2chi.invert import SinglePass
 from k2chi.invert.fansi import FANSI
 from k2chi.invert.problem import problem
+from k2chi.invert.single import SinglePass
 from k2chi.solve.cg import cg
 
 MEAN_D2 = 4 / 45

@@ -14,10 +14,9 @@ from k2chi.ops.finite import laplacian, laplacian_symbol
 
 @dataclass(frozen=True)
 class WHQSM:
-    """Explain the field by χ and a nearly harmonic rest φ, min of
+    """Explain the field by χ and by a nearly harmonic rest φ, which a background removal has left.
 
-    ½‖w(Dχ + φ − f)‖² + α‖R∇χ‖₁ + β/2‖∇²φ‖² + γ/2‖φ‖².
-
+    min ½‖w(Dχ + φ − f)‖² + α‖R∇χ‖₁ + β/2‖∇²φ‖² + γ/2‖φ‖² over χ and φ.
     Weak-harmonic QSM, also called WH-TV. Milovic et al. 2019, MRM 81:1399, doi:10.1002/mrm.27483. The
     third term counts voxels whose neighbours all lie in the mask. χ and φ are found together, by a system of
     two unknowns for each frequency, which converges faster than one after the other. `nonlinear` and

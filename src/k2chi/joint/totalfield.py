@@ -7,13 +7,32 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from k2chi.data import Chi, Field
-from k2chi.ops.box import box_around
+from k2chi.ops.box import Box, box_around
 from k2chi.ops.dipole import dipole_kernel
 from k2chi.ops.finite import laplacian_symbol
 from k2chi.ops.fourier import SPACE
 from k2chi.ops.shrink import TVSplit
 from k2chi.progress import track
 from k2chi.solve.cg import cg
+
+
+@dataclass(frozen=True, eq=False)
+class Everywhere:
+    """Sources in a box that reaches beyond the mask."""
+
+    box: Box
+    ppm: Float[Tensor, "x y z"]
+    """χ inside and outside the mask [ppm]; outside it is whatever makes the right field inside."""
+    kernel: Float[Tensor, "x y h"]
+    """D on the half spectrum of the box."""
+    updates: list[float]
+    misfits: list[float]
+
+    def field(self, where: Bool[Tensor, "x y z"]) -> Float[Tensor, "x y z"]:
+        """What the sources `where` in the box make of the field, everywhere in it [ppm]."""
+        k = torch.fft.rfftn(self.ppm * where, dim=SPACE)
+        made: Tensor = torch.fft.irfftn(k * self.kernel, s=self.box.shape, dim=SPACE)
+        return made
 
 
 @dataclass(frozen=True)
@@ -57,6 +76,18 @@ class TotalFieldTV:
 
     def __call__(self, total: Field) -> Chi:
         """Invert the total field. The map is zero outside the mask and has no reference yet."""
+        found, inside = self.solve(total), total.mask
+        return Chi(
+            found.box.put(found.ppm, total.grid.shape) * inside,
+            inside,
+            total.grid,
+            updates=tuple(found.updates),
+            misfits=tuple(found.misfits),
+            converged=found.updates[-1] <= self.tolerance if self.tolerance else None,
+        )
+
+    def solve(self, total: Field) -> "Everywhere":
+        """The sources inside and outside the mask that explain the total field."""
         voxel = total.grid.voxel_mm
         box = box_around(total.mask, margin=int(self.margin_mm / min(voxel)))
         grid = box.grid(total.grid)
@@ -111,15 +142,7 @@ class TotalFieldTV:
             v2 = dchi + s2
             z2 = (w2_now * f + v2) / (w2_now + 1)
             s2 = v2 - z2
-        inside = total.mask
-        return Chi(
-            box.put(chi, total.grid.shape) * inside,
-            inside,
-            total.grid,
-            updates=tuple(updates),
-            misfits=tuple(misfits),
-            converged=updates[-1] <= self.tolerance if self.tolerance else None,
-        )
+        return Everywhere(box, chi, d, updates, misfits)
 
 
 def grown(

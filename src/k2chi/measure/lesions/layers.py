@@ -244,4 +244,4 @@ def _error2(v: np.ndarray, where: np.ndarray) -> float:
     at = torch.from_numpy(np.argwhere(where))
     shape = (int(v.shape[0]), int(v.shape[1]), int(v.shape[2]))
     free = _independent(values - values.mean(), at, shape)
-    return float(values.var(correction=0)) / (free - 1) if free > 1 else nan
+    return float(values.var(correction=0)) / max(free - 1, 1.0)  # of one value, its own deviation

@@ -35,8 +35,8 @@ class CentralVein:
     """Vesselness along straight chords through the middle of a lesion; the best chord counts.
 
     Vesselness is that of Frangi: from the eigenvalues of the Hessian at several widths, high where the image
-    curves strongly in two directions and hardly in the third. Its strength is judged against the median
-    Hessian inside the lesion, so it has no unit and follows noise. What lies outside the lesion is replaced
+    curves strongly in two directions and hardly in the third. Its strength is judged against the first
+    quintile inside the lesion, so it has no unit and follows noise. What lies outside the lesion is replaced
     by the nearest value inside, or the lesion's own edge would drown the vein. Chords of all directions are
     tried that pass within `centre_mm` of the lesion's centre of mass and are at least `least_mm` long inside.
     A bent vein scores less than a straight one, and a vein thinner than a voxel is seen only as far as it
@@ -53,7 +53,7 @@ class CentralVein:
     least_mm: float = 3.0
     """Least length of a chord inside the lesion [mm], above 0."""
     strength: float = 3.0
-    """Hessian at which vesselness is 0.39, in medians inside the lesion, above 0; more sees less noise."""
+    """Hessian at which vesselness is 0.39, in first quintiles of the lesion, above 0; more sees less noise."""
     edge_mm: float = 0.75
     """Depth [mm] from which values count, 0 or more; what lies further out repeats the nearest of them."""
 
@@ -90,7 +90,7 @@ class CentralVein:
             values = np.take_along_axis(values, np.abs(values).argsort(-1), -1)
             one, two, three = np.moveaxis(values, -1, 0)
             norm2 = (values**2).sum(-1)
-            half = self.strength * float(np.median(np.sqrt(norm2[known])))
+            half = self.strength * float(np.quantile(np.sqrt(norm2[known]), 0.2))
             if half <= 0:
                 continue
             flat = np.abs(two) / np.maximum(np.abs(three), 1e-30)

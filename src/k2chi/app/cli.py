@@ -10,6 +10,7 @@ from k2chi import __version__
 from k2chi.app import tools
 from k2chi.app.choosing import choose
 from k2chi.app.console import bars, plain_errors, prepare
+from k2chi.app.lesions import lesions
 from k2chi.app.options import (
     BORE,
     AsJson,
@@ -151,6 +152,7 @@ def bids(
 app.command()(choose)
 app.command()(tools.compare)
 app.command()(roi)
+app.command()(lesions)
 app.command()(stats)
 app.command()(tools.methods)
 

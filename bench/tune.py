@@ -1,6 +1,6 @@
 """What the defaults lose against their best setting, which nobody knows without the truth → bench/RESULTS.md.
 
-    python bench/tune.py [--case small] [--only FANSI …] [--write]
+    python bench/tune.py [--case small] [--only FANSI …] [--work DIR] [--write]
 
 For each inversion its main setting is tried around the default, on the true local field without noise (the
 leaderboard's track) and with the scan's noise and weights; NRMSE over the whole true brain. Everything else
@@ -8,8 +8,10 @@ stays as it is by default. Settings were chosen on other heads than those shown 
 """
 
 import argparse
+import json
 from collections.abc import Callable
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -66,6 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", choices=HEADS, default="small")
     parser.add_argument("--only", nargs="+", default=[], help="these methods alone")
+    parser.add_argument("--work", type=Path, help="folder that keeps what is finished")
     parser.add_argument("--write", action="store_true", help="put the table into bench/RESULTS.md")
     asked = parser.parse_args()
     keep_memory()
@@ -79,12 +82,18 @@ def main() -> None:
             continue
         row = [f"`{kind.__name__}`", setting, f"{getattr(method, setting):g}"]
         for field in ("invert", "noisy"):
-            errors = [float(scores(m(data[field]), truth)["nrmse"]) for m in tried(method, setting)]
+            kept = asked.work / f"{asked.case}-{kind.__name__}-{field}.json" if asked.work else None
+            if kept is not None and kept.exists():
+                errors = json.loads(kept.read_text(encoding="utf-8"))
+            else:
+                errors = [round(scores(m(data[field]), truth)["nrmse"], 1) for m in tried(method, setting)]
+            if kept is not None:
+                kept.write_text(json.dumps(errors), encoding="utf-8")
             at = min(range(len(errors)), key=errors.__getitem__)
             best = getattr(tried(method, setting)[at], setting)
             default = errors[FACTORS.index(1.0)]
             row += [f"{default:.1f}", f"{errors[at]:.1f}", f"{best:g}", f"{default - errors[at]:.1f}"]
-            print(kind.__name__, setting, field, [round(e, 1) for e in errors], flush=True)
+            print(kind.__name__, setting, field, errors, flush=True)
         rows.append(row)
     columns = ("default", "best", "at", "lost")
     head = ("", "setting", "default value", *columns, *(f"{c}, noise" for c in columns))

@@ -45,7 +45,7 @@ def _sheet(
         0.5,
         1 - 0.2 / (0.45 + 1.85 * down),
         f"χ {low:g} to {high:g} ppm; axial (left is the patient's left), coronal, sagittal (front is right); "
-        f"{window_mm:g} mm wide",
+        f"{window_mm:g} mm wide, wider where a lesion needs it",
         color=INK,
         fontsize=8,
         ha="center",
@@ -64,8 +64,8 @@ def _sheet(
     for n, lesion in enumerate(some):
         label = lesion.shape.label
         at = np.argwhere(number == label).mean(0).round().astype(int)
-        # χ and labels padded by half a window, so that lesions at the border are cut out whole
-        half = np.ceil(window_mm / 2 / np.asarray(voxel_mm)).astype(int)
+        wide = max(window_mm, max(lesion.shape.extent_mm) + 6)
+        half = np.ceil(wide / 2 / np.asarray(voxel_mm)).astype(int)
         box = tuple(slice(c - h, c + h + 1) for c, h in zip(at, half, strict=True))
         near, own = (_cut(v, box) for v in (values, number))
         for plane, axis in enumerate((2, 1, 0)):

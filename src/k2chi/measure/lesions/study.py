@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxtyping import Float
+from jaxtyping import Float, Int32
 from torch import Tensor
 
 from k2chi.data import Chi, Grid
@@ -16,6 +16,7 @@ from k2chi.measure.lesions.vein import CentralVein, Vein
 from k2chi.progress import track
 
 Volume = Float[Tensor, "x y z"]
+Drawn = Int32[Tensor, "i j k"]
 PPB_LIKE = 5.0
 """Standard deviation [ppm] that no susceptibility map of a brain has: it is in ppb."""
 
@@ -77,7 +78,7 @@ class LesionList:
 
     def __call__(
         self,
-        labels: Labels,
+        labels: Drawn,
         drawn: Grid,
         chi: Chi,
         magnitude: Volume | None = None,

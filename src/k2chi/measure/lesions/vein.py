@@ -53,7 +53,7 @@ class CentralVein:
     least_mm: float = 3.0
     """Least length of a chord inside the lesion [mm], above 0."""
     strength: float = 3.0
-    """Hessian at which vesselness is 0.39, in first quintiles of the lesion, above 0; more sees less noise."""
+    """Hessian at which vesselness is 0.39, in first quintiles of the lesion; more sees less noise."""
     edge_mm: float = 0.75
     """Depth [mm] from which values count, 0 or more; what lies further out repeats the nearest of them."""
 
@@ -72,6 +72,7 @@ class CentralVein:
             ~known, sampling=at.grid.voxel_mm, return_distances=False, return_indices=True
         )
         filled = at.of(volume)[tuple(nearest)]
+        filled = filled - np.median(filled[known])  # cut-off kernels do not sum to zero quite
         vessel = self.vesselness(-filled if dark else filled, known, at.grid.voxel_mm)
         return self._best(vessel, at)
 

@@ -175,6 +175,29 @@ def test_neighbours_stay_apart():
     assert Components()(moved.labels > 0, native).max() == 1  # found anew they would have merged
 
 
+def test_a_voxel_goes_to_the_lesion_that_fills_most_of_it():
+    """Lesions side by side, shifted by 0.3 voxels: the plane between goes to the larger share."""
+    labels = block(SIZE, ((10, 10, 10), (6, 8, 8)), ((16, 10, 10), (6, 8, 8)))
+    a = np.asarray(GRID.affine).copy()
+    a[0, 3] += 0.3
+    moved = ToNative()(labels, GRID, Grid(SIZE, as_affine(a)))
+    assert torch.equal(moved.labels, labels)
+    a[0, 3] += 0.4
+    moved = ToNative()(labels, GRID, Grid(SIZE, as_affine(a)))
+    assert torch.equal(moved.labels[:-1], labels[1:])
+
+
+def test_the_share_is_that_of_the_whole_voxel():
+    """A plane 1 mm thick in the middle of slices of 3 mm fills a third of them, though the centre is full."""
+    labels = block(SIZE, ((10, 10, 10), (6, 6, 1)))
+    native = Grid((40, 36, 10), as_affine(np.asarray(GRID.affine) @ np.array(
+        [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 3, 1], [0, 0, 0, 1.0]]
+    )))  # fmt: skip
+    (fate,) = ToNative()(labels, GRID, native).fates
+    assert fate.largest_share == pytest.approx(1 / 3)
+    assert "0.33" in fate.lost
+
+
 def test_transform_moves_lesions():
     """A lesion drawn 3 mm off is brought back by a shift of 3 mm; on whole voxels exactly."""
     labels = labels_of(ball(GRID, (2, 0, 0), 4))
@@ -267,6 +290,15 @@ def test_cores(neck, cores):
     assert Exclusion().cores((np.hypot(p[..., 1], p[..., 2]) <= 3) & (np.abs(p[..., 0]) < 14), GRID) == 1
     out = Exclusion()(labels_of(lesion), GRID)[1]
     assert bool(out) is (cores > 1)
+
+
+@pytest.mark.parametrize(("neck", "cores"), [(1.2, 2), (2.3, 1)])
+def test_the_neck_is_held_against_the_smaller_core(neck, cores):
+    """A bump of 3 mm on a ball of 8 mm is a core of its own only if its neck is thin beside its 3 mm."""
+    p = where(GRID)
+    rod = (np.hypot(p[..., 1], p[..., 2]) <= neck) & (np.abs(p[..., 0]) < 9)
+    lesion = ball(GRID, (-7, 0, 0), 8) | ball(GRID, (8, 0, 0), 3) | rod
+    assert Exclusion().cores(lesion, GRID) == cores
 
 
 # layers
@@ -436,6 +468,34 @@ def test_dark_and_bright_veins():
         right, wrong = (CentralVein()(image, at, dark) for dark in (False, True))
         assert right.score > 3 * wrong.score
         assert CentralVein()(-image, at, True).score == pytest.approx(right.score)
+
+
+def test_vesselness_of_tube_sheet_and_ball():
+    """In the middle of each, on voxels that are twice as long along one axis: high, low and low."""
+    voxel = (0.5, 1.0, 1.0)
+    grid = Grid.of((41, 25, 25), voxel)
+    p = where(grid) ** 2 / 2
+    known, middle = np.ones(grid.shape, dtype=bool), (20, 12, 12)
+    noise = 1e-3 * np.random.default_rng(0).standard_normal(grid.shape)
+    for axis in range(3):
+        one, two = (i for i in range(3) if i != axis)
+        tube = np.exp(-p[..., one] - p[..., two])
+        sheet, round_one = np.exp(-p[..., axis]), np.exp(-p.sum(-1))
+        at = [
+            CentralVein(widths_mm=(1.0,)).vesselness(v + noise, known, voxel)[middle]
+            for v in (tube, sheet, round_one)
+        ]
+        assert at[0] > 0.9
+        assert max(at[1:]) < 0.2
+
+
+def test_what_lies_outside_the_lesion_is_not_looked_at():
+    """Beside a ventricle or beside air, the score is the same."""
+    image, at, _ = scene(5)
+    other = torch.where(torch.as_tensor(at.lesion), image[at.box], 7.0)
+    changed = image.clone()
+    changed[at.box] = other
+    assert CentralVein()(changed, at, True) == CentralVein()(image, at, True)
 
 
 def test_vein_score_has_no_unit():

@@ -21,7 +21,7 @@ class HDQSM:
     """Strength α₂ of total variation in the second stage [ppm mm]; larger: flatter between edges."""
     alpha_l1: float = 5e-2
     """Strength α₁ of total variation in the first stage [mm]."""
-    iterations_l1: int = 40
+    iterations_l1: int = 100
     """Iterations of the first stage."""
     iterations: int = 150
     """Upper limit of the second stage."""
@@ -29,7 +29,7 @@ class HDQSM:
     """Stop once an update is this fraction of the map; 0 runs all iterations."""
     edge_ppm_per_mm: float = 0.02
     """Gradient of the map at which its split begins to shrink [ppm/mm]; only speed depends on it."""
-    error_ppm: float = 0.01
+    error_ppm: float = 0.03
     """Field error at which the first stage's split of the data begins to shrink [ppm]."""
     mu_data: float = 0.1
     """Weight of the second stage's split of the data [no unit]; only speed depends on it."""

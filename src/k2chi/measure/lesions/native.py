@@ -56,6 +56,8 @@ class ToNative:
 
     share: float = 0.5
     """Share of a voxel that a lesion must fill, above 0 up to 1; below 0.5 lesions grow."""
+    keep_volume: bool = False
+    """True: instead of `share`, each lesion takes the voxels it fills most until its volume is reached."""
     transform: Affine = STILL
     """Rigid motion: a position [mm] in the scan on which the lesions were drawn to that in χ's scan."""
     pieces: Components = Components()
@@ -86,6 +88,7 @@ class ToNative:
         if not found:
             raise ValueError("there are no lesions: every label is 0")
         most, off = {}, {}
+        least = np.full(max(found) + 1, self.share, dtype=np.float32)
         names = list(found)
         for i in track(len(names), "lesions to χ's grid"):
             n = names[i]
@@ -96,6 +99,7 @@ class ToNative:
             off[n], most[n] = float(outside.any(1).mean()), 0.0
             for window, share in _shares(here, found[n], to_native, native):
                 most[n] = float(share.max())
+                least[n] = self._least(share, at.shape[0] * (1 - off[n]), drawn, native)
                 wins = share > best[window]
                 winner[window][wins] = n
                 best[window][wins] = share[wins]
@@ -104,7 +108,7 @@ class ToNative:
                 "no lesion lies on χ's grid: the two images do not overlap; "
                 "check their headers and the transform"
             )
-        winner[best < self.share - 1e-5] = 0
+        winner[best < least[winner] - 1e-5] = 0
         before, after, left = np.bincount(number.ravel()), np.bincount(winner.ravel()), boxes(winner)
         fates = [
             Fate(
@@ -114,7 +118,7 @@ class ToNative:
                 largest_share=most[n],
                 off_grid=off[n],
                 pieces=self._pieces(winner[left[n]] == n) if n in left else 0,
-                lost="" if n in left else self._why(most[n], off[n]),
+                lost="" if n in left else _why(most[n], off[n], float(least[n])),
             )
             for n in names
         ]
@@ -123,13 +127,26 @@ class ToNative:
     def _pieces(self, lesion: np.ndarray) -> int:
         return int(ndimage.label(lesion, structure=self.pieces.structure())[1])
 
-    def _why(self, most: float, off: float) -> str:
-        """Why a lesion vanished."""
-        if off == 1:
-            return "lies off χ's grid"
-        if most < self.share - 1e-5:
-            return f"fills at most {most:.2f} of any voxel of χ; {self.share:g} is needed"
-        return "a neighbour fills more of every voxel it lies in"
+    def _least(self, share: np.ndarray, voxels: float, drawn: Grid, native: Grid) -> float:
+        """Share that a lesion of so many voxels needs; 2 if its volume is less than half a voxel."""
+        if not self.keep_volume:
+            return self.share
+        count = round(voxels * drawn.voxel_volume_mm3 / native.voxel_volume_mm3)
+        if not count:
+            return 2.0
+        ordered = np.sort(share, axis=None)[::-1]
+        return max(float(ordered[min(count, len(ordered)) - 1]), 0.05)
+
+
+def _why(most: float, off: float, least: float) -> str:
+    """Why a lesion vanished."""
+    if off == 1:
+        return "lies off χ's grid"
+    if least > 1:
+        return "is smaller than half a voxel of χ"
+    if most < least - 1e-5:
+        return f"fills at most {most:.2f} of any voxel of χ; {least:g} is needed"
+    return "a neighbour fills more of every voxel it lies in"
 
 
 def _index_map(drawn: Grid, native: Grid, transform: Affine) -> np.ndarray:

@@ -152,12 +152,13 @@ def test_identity_keeps_every_voxel():
     ("shape", "voxel", "angles", "within"),
     [((60, 60, 60), (0.7, 0.7, 0.7), (25, 40), 0.02), ((44, 44, 16), (1.0, 1.0, 3.0), (10, 5), 0.08)],
 )
-def test_turned_grids_keep_number_volume_and_place(shape, voxel, angles, within):
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_turned_grids_keep_number_volume_and_place(shape, voxel, angles, within, share):
     """Balls of radius 4 to 6 mm keep their volume within 2 % on a finer grid and 8 % on thick slices."""
     at = ((-8.0, 0, 0), (6.0, 4, 2), (2.0, -9, -3))
     labels = labels_of(*(ball(GRID, c, r) for c, r in zip(at, (6, 5, 4), strict=True)))
     native = turned(shape, voxel, angles)
-    moved = ToNative()(labels, GRID, native)
+    moved = ToNative(share)(labels, GRID, native)
     assert sorted(torch.unique(moved.labels).tolist()) == [0, 1, 2, 3]
     for f, c in zip(moved.fates, at, strict=True):
         assert f.native_mm3 == pytest.approx(f.drawn_mm3, rel=within)
@@ -193,9 +194,33 @@ def test_the_share_is_that_of_the_whole_voxel():
     native = Grid((40, 36, 10), as_affine(np.asarray(GRID.affine) @ np.array(
         [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 3, 1], [0, 0, 0, 1.0]]
     )))  # fmt: skip
-    (fate,) = ToNative()(labels, GRID, native).fates
+    (fate,) = ToNative(0.5)(labels, GRID, native).fates
     assert fate.largest_share == pytest.approx(1 / 3)
     assert "0.33" in fate.lost
+
+
+def test_equal_shares_do_not_swell_a_lesion():
+    """One voxel half way between eight stays one voxel."""
+    a = np.asarray(GRID.affine).copy()
+    a[:3, 3] += 0.5
+    (fate,) = ToNative()(block(SIZE, ((10, 10, 10), (1, 1, 1))), GRID, Grid(SIZE, as_affine(a))).fates
+    assert (fate.native_mm3, fate.largest_share) == (1.0, pytest.approx(1 / 8))
+
+
+def test_small_lesions_keep_their_volume():
+    """Plates and rods of a voxel, on turned voxels of 0.8×0.8×1.2 mm, keep it to half a voxel."""
+    boxes = [((4 + 8 * i, 4 + 9 * j, 8 + 8 * k), e) for i in range(4) for j in range(3) for k, e in enumerate(
+        ((4, 4, 1), (1, 2, 6))
+    )]  # fmt: skip
+    labels = block(SIZE, *boxes)
+    native = turned((60, 60, 40), (0.8, 0.8, 1.2), (15, 30))
+    kept_volume, half = (ToNative(s)(labels, GRID, native).fates for s in (None, 0.5))
+    for f in kept_volume:
+        assert f.native_mm3 == pytest.approx(f.drawn_mm3, abs=native.voxel_volume_mm3 / 2 + 1e-6)
+    assert sum(f.native_mm3 for f in half) < 0.8 * sum(f.drawn_mm3 for f in half)
+    tiny = block(SIZE, ((4, 4, 4), (1, 1, 1)), ((20, 20, 20), (5, 5, 5)))
+    lost = ToNative()(tiny, GRID, Grid.of((14, 13, 12), (2.6, 2.6, 2.6))).fates[0]
+    assert "half a voxel" in lost.lost
 
 
 def test_transform_moves_lesions():
@@ -213,7 +238,7 @@ def test_lost_lesions_are_listed():
     native = GRID.window((0, 0, 0), (36, 34, 30))
     a = np.asarray(native.affine).copy()
     a[:3, 3] += 0.5
-    moved = ToNative()(labels, GRID, Grid(native.shape, as_affine(a)))
+    moved = ToNative(0.5)(labels, GRID, Grid(native.shape, as_affine(a)))
     big, between, off = moved.fates
     assert not big.lost
     assert between.largest_share == pytest.approx(1 / 8)

@@ -50,7 +50,10 @@ def lesions(
         Neighbours,
         typer.Option(help="Voxels that share a face (6), an edge (18) or a corner (26) are one lesion."),
     ] = Neighbours.corners,
-    share: Annotated[float, typer.Option(help="Share of a voxel of χ that a lesion must fill.")] = 0.5,
+    share: Annotated[
+        float | None,
+        typer.Option(help="Share of a voxel of χ that a lesion must fill; if not given, volumes are kept."),
+    ] = None,
     smallest_mm: Annotated[float, typer.Option(help="Least extent along every axis [mm].")] = 3.0,
     gap_mm: Annotated[
         float,

@@ -183,6 +183,8 @@ def test_a_voxel_goes_to_the_lesion_that_fills_most_of_it():
     a[0, 3] += 0.3
     moved = ToNative()(labels, GRID, Grid(SIZE, as_affine(a)))
     assert torch.equal(moved.labels, labels)
+    both = ToNative(0.3)(labels, GRID, Grid(SIZE, as_affine(a)))  # both lesions reach a share of 0.3 there
+    assert torch.equal(both.labels[10:22], labels[10:22])
     a[0, 3] += 0.4
     moved = ToNative()(labels, GRID, Grid(SIZE, as_affine(a)))
     assert torch.equal(moved.labels[:-1], labels[1:])
@@ -205,6 +207,16 @@ def test_equal_shares_do_not_swell_a_lesion():
     a[:3, 3] += 0.5
     (fate,) = ToNative()(block(SIZE, ((10, 10, 10), (1, 1, 1))), GRID, Grid(SIZE, as_affine(a))).fates
     assert (fate.native_mm3, fate.largest_share) == (1.0, pytest.approx(1 / 8))
+
+
+def test_a_lesion_cut_by_the_array_keeps_what_lies_on_it():
+    """Six planes of a lesion, two of them beyond χ's grid, turned by nothing but half a voxel sideways."""
+    labels = block(SIZE, ((10, 10, 10), (6, 6, 6)))
+    a = np.asarray(GRID.affine).copy()
+    a[1, 3] += 0.5
+    (fate,) = ToNative()(labels, GRID, Grid((14, 36, 32), as_affine(a))).fates
+    assert fate.off_grid == pytest.approx(1 / 3)
+    assert fate.native_mm3 == pytest.approx(4 * 36)
 
 
 def test_small_lesions_keep_their_volume():

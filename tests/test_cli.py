@@ -399,6 +399,21 @@ def test_methods_lists_every_setting():
     assert "doi.org/10.1002/mrm.22135" in text
 
 
+def test_sources_and_weighted_images_are_written(tmp_path):
+    """Where the recipe asks for them: both pools, SWI and its projection, with their units."""
+    made = call("simulate", "gre", tmp_path / "in", "--voxel", 5, 5, 5)
+    assert made.exit_code == 0, made.output
+    sets = ['invert.method = "TKD"', 'separate.method = "R2StarSeparation"', 'swi.method = "SWI"']
+    options = [o for line in sets for o in ("--set", line)]
+    done = call("qsm", tmp_path / "in", tmp_path / "out", *options, "--set", 'separate.invert.method = "TKD"')
+    assert done.exit_code == 0, done.output
+    files = {p.name for p in (tmp_path / "out").rglob("*.nii.gz")}
+    for label in ("desc-paramagnetic_Chimap", "desc-diamagnetic_Chimap", "swi", "minIP"):
+        assert any(f.endswith(f"{label}.nii.gz") for f in files), label
+    said = next((tmp_path / "out").rglob("*desc-paramagnetic_Chimap.json"))
+    assert json.loads(said.read_text(encoding="utf-8"))["Units"] == "ppm"
+
+
 @pytest.mark.parametrize("name", config.shipped())
 def test_shipped_recipes_read(name):
     """And survive a round trip."""

@@ -33,7 +33,9 @@ def choose(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder.")],
     setting: Annotated[str, typer.Option("--field", help="Setting to choose, such as invert.alpha.")],
     values: Annotated[str, typer.Option(help="Values to try, with commas between.")],
-    rule: Annotated[RuleName, typer.Option(help="How to choose; discrepancy takes the noise of the scan.")] = RuleName.discrepancy,
+    rule: Annotated[
+        RuleName, typer.Option(help="How to choose; discrepancy takes the noise of the scan.")
+    ] = RuleName.discrepancy,
     recipe: Recipe = "default",
     sets: Sets = [],  # noqa: B006
     mask: Annotated[Path | None, typer.Option(help="Your own brain mask.")] = None,

@@ -14,7 +14,11 @@ from torch import Tensor
 
 from k2chi import __version__, units
 from k2chi.data import Maps
+from k2chi.field.swi import minimum_intensity_projection
 from k2chi.io.nifti import write, write_text
+
+SLAB_MM = 8.0
+"""Thickness of the slab that a minimum-intensity projection is taken over [mm]."""
 
 IGNORED = "*.html\nlogs/\nfigures/\n*_stats.tsv\n"
 """What the validator is told to pass over, as it has no name in the standard."""
@@ -113,6 +117,9 @@ def images(maps: Maps) -> Iterator[tuple[str, str, Tensor, dict[str, Any]]]:
     if maps.swi is not None:
         words = "Susceptibility-weighted magnitude: veins and iron are dark"
         yield "anat", "swi", maps.swi, {"Units": "arbitrary", "Description": words}
+        dark = minimum_intensity_projection(maps.swi, SLAB_MM, maps.grid, maps.mask)
+        words = f"Least value of the susceptibility-weighted image within {SLAB_MM:g} mm along the slices"
+        yield "anat", "minIP", dark, {"Units": "arbitrary", "Description": words}
     if maps.r2star_per_s is not None:
         r2 = maps.r2star_per_s
         yield "anat", "R2starmap", r2, {"Units": "1/s"}

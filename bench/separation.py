@@ -3,7 +3,7 @@
     python bench/separation.py [--cases challenge clinical …] [--write]
 
 The local field has the scan's noise and weights; R2′ and R2* are those of the pools with noise of 1/s per
-3 T, drawn once. Errors are over the whole true brain; XSIM of each pool as it is, for it has no free constant.
+3 T, drawn once. Errors are over the whole true brain; XSIM of each pool as it is: no constant is free.
 """
 
 import argparse

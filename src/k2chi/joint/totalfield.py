@@ -122,7 +122,8 @@ class TotalFieldTV:
         v2 = volume(d * spectrum(chi))
         z2 = (w2 * f + v2) / (w2 + 1)
         s2 = v2 - z2
-        w2_now, size = w2, (w2.sqrt() * f).norm().clamp_min(1e-30)
+        w = w2.sqrt()
+        w2_now, size = w2, max(float((w * f).norm()), 1e-30)
         updates: list[float] = []
         misfits: list[float] = []
         for i in track(self.iterations, "total-field TV"):
@@ -133,11 +134,12 @@ class TotalFieldTV:
             dchi = volume(d * k)
             step = float(((chi - before) * mask).norm() / (chi * mask).norm().clamp_min(1e-30))
             updates.append(step)
-            misfits.append(float((w2.sqrt() * (dchi - f)).norm() / size))
+            residual = (dchi - f).mul_(w)
+            misfits.append(float(residual.norm()) / size)
             if step <= self.tolerance:
                 break
             if self.outlier and i >= 20:
-                w2_now = w2 * trust((dchi - f) * w2.sqrt(), mask, self.outlier)
+                w2_now = w2 * trust(residual, mask, self.outlier)
             rhs = tv.step(chi)
             v2 = dchi + s2
             z2 = (w2_now * f + v2) / (w2_now + 1)

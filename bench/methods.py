@@ -33,21 +33,26 @@ from k2chi.background import Background
 from k2chi.data import Chi, Echoes, Field
 from k2chi.field import Unwrapping
 from k2chi.invert import FANSI, NDI, Inversion
-from k2chi.joint import TGV, FromPhase, Joint
+from k2chi.joint import TGV, FromPhase, Joint, JointLocal
 from k2chi.measure.quality import nrmse, xsim
 from k2chi.ops.fourier import keep_memory
 from k2chi.phantom.head import DigitalHead
 from k2chi.phantom.scanner import Simulation, quick
 from k2chi.pipeline import Pipeline
 
-ROOMS: dict[str, Any] = {"invert": Inversion, "joint": Joint, "background": Background, "unwrap": Unwrapping}
+ROOMS: dict[str, Any] = {
+    "invert": Inversion,
+    "joint": Joint,
+    "background": Background | JointLocal,
+    "unwrap": Unwrapping,
+}
 VARIANTS: dict[str, dict[str, Any]] = {
     "invert": {
         "FANSI linear": FANSI(nonlinear=False),
         "FANSI TGV": FANSI(tgv=True),
         "NDI, 100 iterations": NDI(iterations=100, tolerance=0),
     },
-    "joint": {"TGV, published 2015, 1000 iterations": TGV.published_2015()},
+    "joint": {"TGV 2015, 1000 iterations": TGV.published_2015()},
 }
 """Further settings that go by a name of their own."""
 SCORES = ("nrmse", "nrmse_detrend", "nrmse_tissue", "nrmse_blood", "nrmse_dgm", "dgm_slope", "xsim", "hfen")
@@ -236,8 +241,11 @@ def picture(case: str, folder: Path, found: dict[str, dict[str, dict[str, Any]]]
         for name, got in sorted(found.get(room, {}).items(), key=lambda item: item[1].get("nrmse", 1e9)):
             file = folder / f"{room}-{name}.map.pt"
             if file.exists():
-                mark = "\nfrom total field" if room == "joint" else ""
-                shown[f"{name} {got['nrmse']:.0f} %{mark}"] = torch.load(file, weights_only=True).float()
+                phase = isinstance(choices(room)[name], FromPhase)
+                mark = "" if room == "invert" else "\nfrom phase" if phase else "\nfrom total field"
+                shown[f"{name.replace(', ', chr(10))} {got['nrmse']:.0f} %{mark}"] = torch.load(
+                    file, weights_only=True
+                ).float()
     if len(shown) == 1:
         return None
     nuclei = (truth.group >= 1) & (truth.group <= 2)
@@ -263,7 +271,7 @@ def picture(case: str, folder: Path, found: dict[str, dict[str, dict[str, Any]]]
                 plane.T.numpy(), origin="lower", cmap="gray", vmin=-0.1, vmax=0.2, aspect=aspect
             )
         axes[2 * line, column].set_title(name, color="white", fontsize=8)
-    figure.subplots_adjust(left=0.005, right=0.995, bottom=0.005, top=0.96, wspace=0.02, hspace=0.09)
+    figure.subplots_adjust(left=0.005, right=0.995, bottom=0.005, top=0.96, wspace=0.02, hspace=0.16)
     out = Path(__file__).parents[1] / "docs" / "images" / f"methods-{case}.png"
     figure.savefig(out, dpi=85, facecolor=figure.get_facecolor())
     plt.close(figure)

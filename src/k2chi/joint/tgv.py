@@ -60,7 +60,7 @@ class TGV:
     unit: Literal["ppm", "rad"] = "ppm"
     """What α is stated for: maps in ppm and mm, or phase at the mean echo time and voxels of unit edge."""
     iterations: int = 1500
-    """Upper limit; smaller voxels need more; 0: what the successor takes for the voxel's size, 1655 at 1 mm³."""
+    """Upper limit; smaller voxels need more; 0: what the successor takes, 1655 at 1 mm³."""
     tolerance: float = 1e-4
     """Stop once an update is this fraction of the map; 0 runs all iterations."""
     erosions: int = 0

@@ -50,10 +50,24 @@ def oblique() -> Simulation:
     return gre(DigitalHead(seed=5, angles_deg=(6.0, 4.0, -5.0)), tilted(box((1.2, 1.2, 1.2)), 25.0))
 
 
+def small() -> Simulation:
+    """7 T, 1.6 mm, a person on whom nothing was tuned."""
+    gre = GRE((0.004, 0.012, 0.020, 0.028), 7.0, 0.050, 15.0, 100.0, seed=11)
+    return gre(DigitalHead(seed=11), box((1.6, 1.6, 1.6)))
+
+
+def small_3t() -> Simulation:
+    """3 T, 1.3×1.3×2 mm, another such person."""
+    gre = GRE((0.005, 0.012, 0.019, 0.026, 0.033), 3.0, 0.045, 15.0, 100.0, seed=12)
+    return gre(DigitalHead(seed=12), box((1.3, 1.3, 2.0)))
+
+
 CASES: dict[str, tuple[str, Callable[[], Simulation]]] = {
     "challenge": ("7 T, 1 mm, 4 echoes, SNR 100", lambda: challenge(DigitalHead(seed=1), seed=1)),
     "clinical": ("3 T, 0.9×0.9×1.5 mm, 6 echoes, SNR 80", lambda: clinical(DigitalHead(seed=2), seed=2)),
     "oblique": ("3 T, 1.2 mm, 5 echoes, slices tilted by 25°, SNR 80", oblique),
+    "small": ("7 T, 1.6 mm, 4 echoes, SNR 100", small),
+    "small 3 T": ("3 T, 1.3×1.3×2 mm, 5 echoes, SNR 100", small_3t),
     "quick": ("3 T, 2 mm, 4 echoes, SNR 100", lambda: quick(DigitalHead(seed=3), seed=3)),
 }
 

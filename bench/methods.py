@@ -272,7 +272,7 @@ def picture(case: str, folder: Path, found: dict[str, dict[str, dict[str, Any]]]
             )
         axes[2 * line, column].set_title(name, color="white", fontsize=8)
     figure.subplots_adjust(left=0.005, right=0.995, bottom=0.005, top=0.96, wspace=0.02, hspace=0.16)
-    out = Path(__file__).parents[1] / "docs" / "images" / f"methods-{case}.png"
+    out = Path(__file__).parents[1] / "docs" / "images" / f"methods-{case.replace(' ', '-')}.png"
     figure.savefig(out, dpi=85, facecolor=figure.get_facecolor())
     plt.close(figure)
     return out

@@ -10,9 +10,9 @@ import argparse
 from time import perf_counter
 
 import torch
+from accuracy import CASES
 from methods import given
 from results import put, table
-from tune import HEADS
 
 from k2chi.measure.quality import nrmse, xsim
 from k2chi.ops.fourier import keep_memory
@@ -22,12 +22,12 @@ from k2chi.separate import ChiSeparation, R2StarSeparation
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", nargs="+", choices=HEADS, default=["challenge", "clinical"])
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=["challenge", "clinical"])
     parser.add_argument("--write", action="store_true", help="put the tables into bench/RESULTS.md")
     asked = parser.parse_args()
     keep_memory()
     for case in asked.cases:
-        words, make = HEADS[case]
+        words, make = CASES[case]
         data = given(make())
         truth, local = data["truth"], data["noisy"]
         two = pools(truth.chi_ppm, truth.group, truth.brain, truth.grid, truth.scan.b0_tesla)

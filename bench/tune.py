@@ -9,7 +9,6 @@ stays as it is by default. Settings were chosen on other heads than those shown 
 
 import argparse
 import json
-from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -21,32 +20,11 @@ from results import put, table
 
 from k2chi.invert import Inversion
 from k2chi.ops.fourier import keep_memory
-from k2chi.phantom.head import DigitalHead
-from k2chi.phantom.scanner import GRE, Simulation, box
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 MAIN = ("alpha", "penalty_mm2", "threshold", "iterations")
 """The first of these that a method has is its main setting."""
 LIMITS = {"threshold": 0.65}
-
-
-def small() -> Simulation:
-    """7 T, 1.6 mm, a person on whom nothing was tuned."""
-    gre = GRE((0.004, 0.012, 0.020, 0.028), 7.0, 0.050, 15.0, 100.0, seed=11)
-    return gre(DigitalHead(seed=11), box((1.6, 1.6, 1.6)))
-
-
-def small_3t() -> Simulation:
-    """3 T, 1.3×1.3×2 mm, another such person."""
-    gre = GRE((0.005, 0.012, 0.019, 0.026, 0.033), 3.0, 0.045, 15.0, 100.0, seed=12)
-    return gre(DigitalHead(seed=12), box((1.3, 1.3, 2.0)))
-
-
-HEADS: dict[str, tuple[str, Callable[[], Simulation]]] = {
-    "small": ("7 T, 1.6 mm, 4 echoes, SNR 100", small),
-    "small 3 T": ("3 T, 1.3×1.3×2 mm, 5 echoes, SNR 100", small_3t),
-    **CASES,
-}
 
 
 def main_setting(method: Any) -> str | None:
@@ -66,13 +44,13 @@ def tried(method: Any, name: str) -> list[Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--case", choices=HEADS, default="small")
+    parser.add_argument("--case", choices=CASES, default="small")
     parser.add_argument("--only", nargs="+", default=[], help="these methods alone")
     parser.add_argument("--work", type=Path, help="folder that keeps what is finished")
     parser.add_argument("--write", action="store_true", help="put the table into bench/RESULTS.md")
     asked = parser.parse_args()
     keep_memory()
-    words, make = HEADS[asked.case]
+    words, make = CASES[asked.case]
     data = given(make())
     truth, rows = data["truth"], []
     for kind in get_args(Inversion):

@@ -107,9 +107,11 @@ def recipes_page() -> str:
 
 
 def benchmarks_page(root: Path) -> str:
-    """bench/RESULTS.md as it is."""
+    """bench/RESULTS.md as it is, with pictures found from here."""
     results = root / "bench" / "RESULTS.md"
-    return results.read_text(encoding="utf-8") if results.exists() else "# Benchmarks\n\nRun `make bench`.\n"
+    if not results.exists():
+        return "# Benchmarks\n\nRun `make bench`.\n"
+    return results.read_text(encoding="utf-8").replace("](../docs/images/", "](../images/")
 
 
 def example_page(script: Path) -> str:

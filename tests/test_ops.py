@@ -18,11 +18,16 @@ from k2chi.ops.finite import gradient_symbol, laplacian_symbol
 from k2chi.ops.fourier import (
     CENTRED_FOURIER,
     FOURIER,
+    centred_fft,
     convolution,
     crop_to,
     fast_size,
+    fft,
+    from_scanner,
+    ifft,
     pad_to,
     padded_size,
+    to_scanner,
 )
 from k2chi.ops.sphere import sphere_weights
 
@@ -392,3 +397,16 @@ def test_same_field_on_the_gpu(kind):
     there = dipole(grid, "cuda", kind=kind)(x.cuda())
     assert there.is_cuda
     torch.testing.assert_close(there.cpu(), dipole(grid, kind=kind)(x), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 7), (4, 8, 1)])
+def test_kspace_as_scanners_store_it(shape):
+    """A point at index n//2 has flat k-space for the scanner; where k-space is not centred, it says so."""
+    x = torch.randn(2, *shape, dtype=torch.complex128)
+    middle = (shape[0] // 2, shape[1] // 2, shape[2] // 2)
+    stored = centred_fft(x)
+    torch.testing.assert_close(ifft(from_scanner(stored, middle)), x)
+    torch.testing.assert_close(to_scanner(fft(x), middle), stored)
+    moved, off = torch.roll(stored, 1, -2), (middle[0], (middle[1] + 1) % shape[1], middle[2])
+    torch.testing.assert_close(ifft(from_scanner(moved, off)), x)
+    torch.testing.assert_close(to_scanner(fft(x), off), moved)

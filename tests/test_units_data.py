@@ -55,7 +55,7 @@ def affine(edges=(1.0, 1.0, 1.0), turn=0.0, shear=0.0):
 @pytest.mark.parametrize(
     ("shape", "rows", "message"),
     [
-        ((8, 8, 1), affine(), "3D data are needed"),
+        ((8, 8, 0), affine(), "has none"),
         ((8, 8, 8), affine((1.0, 0.0, 1.0)), "singular"),
         ((8, 8, 8), affine((1.0, float("nan"), 1.0)), "finite"),
         ((8, 8, 8), affine()[:3], "4×4"),
@@ -63,7 +63,7 @@ def affine(edges=(1.0, 1.0, 1.0), turn=0.0, shear=0.0):
     ],
 )
 def test_impossible_grids_are_refused(shape, rows, message):
-    """Two-dimensional data, and affines that are singular, sheared, not finite or not 4×4."""
+    """No voxels, and affines that are singular, sheared, not finite or not 4×4."""
     with pytest.raises(ValueError, match=message):
         Grid(shape, rows)
 
@@ -153,3 +153,10 @@ def test_weight_is_the_mask_unless_given():
     assert torch.equal(field.weight, MASK.float())
     given = Field(volume(), MASK, GRID, SCAN, weight=0.5 * MASK)
     assert torch.equal(replace(given, local=True).weight, 0.5 * MASK)
+
+
+def test_a_field_needs_several_slices():
+    """A single slice may be reconstructed, but has no field in three dimensions."""
+    flat = torch.zeros(8, 8, 1)
+    with pytest.raises(ValueError, match="two slices or more"):
+        Field(flat, flat > -1, Grid.of((8, 8, 1)), SCAN)

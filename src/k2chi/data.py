@@ -6,6 +6,7 @@ tensors are complex. Phase is positive where the field adds to B0. Change a valu
 `dataclasses.replace`; nothing here is mutated.
 """
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -13,7 +14,7 @@ from math import prod
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Bool, Complex, Float, Int64
 from torch import Tensor
 
 from k2chi import units
@@ -27,7 +28,7 @@ Size = tuple[int, int, int]
 class Grid:
     """Where the voxels lie. Voxel size and B0 direction are derived, so that they cannot disagree.
 
-    Raises ValueError for a singular or sheared affine, or fewer than two voxels along an axis.
+    Raises ValueError for a singular or sheared affine.
     """
 
     shape: Size
@@ -38,8 +39,8 @@ class Grid:
     """Direction of B0 in scanner axes; along the bore unless the scanner is an open one."""
 
     def __post_init__(self) -> None:
-        if min(self.shape) < 2:
-            raise ValueError(f"a grid of {self.shape} voxels is not a volume: 3D data are needed")
+        if min(self.shape) < 1:
+            raise ValueError(f"a grid of {self.shape} voxels has none")
         a = np.asarray(self.affine, dtype=float)
         if a.shape != (4, 4) or not np.isfinite(a).all():
             raise ValueError("the affine must be a 4×4 matrix of finite numbers")
@@ -131,21 +132,119 @@ def _same(grid: Grid, **tensors: Tensor | None) -> None:
             raise ValueError(f"{name} has {tuple(t.shape[-3:])} voxels, but the grid has {grid.shape}")
 
 
+@dataclass(frozen=True)
+class Encoding:
+    """How readouts fill k-space.
+
+    Raises ValueError where the centre lies outside the matrix, or positions do not fit the samples.
+    """
+
+    matrix: Size
+    """Points of k-space along readout (oversampling removed), first and second phase encoding."""
+    centre: Size
+    """Index of the centre of k-space among these points; not always n//2 (partial Fourier)."""
+    samples: int
+    """Samples of a readout as it was recorded."""
+    centre_sample: int
+    """The sample at which a readout passes the centre of k-space."""
+    oversampling: float = 1.0
+    """Recorded samples over needed ones along the readout; 2 is usual."""
+    position: tuple[float, ...] = ()
+    """Where each sample of a forward readout lies, from the centre, in steps of 1/(field of view of the
+    recorded samples); empty if they are evenly spaced (no sampling on gradient ramps)."""
+    slices: bool = False
+    """True for a stack of 2D slices: the second phase encoding is the slice and is not transformed."""
+    acceleration: tuple[int, int] = (1, 1)
+    """Undersampling along the two phase encodings, as the protocol says."""
+    train: int = 1
+    """Readouts after one excitation (echo-train length); more than one is EPI."""
+    spacing_s: float = 0.0
+    """Time between neighbouring readouts of a train [s]; 0 if not known."""
+
+    def __post_init__(self) -> None:
+        if any(not 0 <= c < n for c, n in zip(self.centre, self.matrix, strict=True)):
+            raise ValueError(f"the centre of k-space {self.centre} lies outside its {self.matrix} points")
+        if self.position and len(self.position) != self.samples:
+            raise ValueError(
+                f"{len(self.position)} sample positions for readouts of {self.samples} samples: "
+                "give one for each"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """Readouts as the scanner took them, each with its place in k-space and its turn."""
+
+    data: Complex[Tensor, "line coil sample"]
+    """Samples in the order in which they were taken, also for reversed readouts."""
+    ky: Int64[Tensor, "line"]
+    """Index along the first phase encoding, in `Encoding.matrix`."""
+    kz: Int64[Tensor, "line"]
+    """Index along the second phase encoding, or the slice."""
+    average: Int64[Tensor, "line"]
+    """Number of the average, from 0."""
+    shot: Int64[Tensor, "line"]
+    """Number of the excitation within its echo and average: readouts of one shot share a phase."""
+    reverse: Bool[Tensor, "line"]
+    """True where the readout gradient was negative."""
+    time_s: Float[Tensor, "line"] | None = None
+    """When each readout was taken [s], from any start."""
+
+    def __post_init__(self) -> None:
+        for name in ("ky", "kz", "average", "shot", "reverse", "time_s"):
+            t = getattr(self, name)
+            if t is not None and t.shape[0] != self.data.shape[0]:
+                raise ValueError(f"{t.shape[0]} values of {name} for {self.data.shape[0]} readouts")
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """A scan as readouts, read when asked for: all coils and echoes together need not fit in memory."""
+
+    grid: Grid
+    """Where the voxels of the images will lie, in the order readout, first, second phase encoding."""
+    scan: Scan
+    encoding: Encoding
+    coils: int
+    lines: Callable[[int], Iterator[Lines]]
+    """The readouts of an echo, in blocks."""
+    navigators: Callable[[int], Lines | None] | None = None
+    """Readouts of an echo without phase encoding, to tell forward from reversed ones and shots apart."""
+    reference: Callable[[], Iterator[Lines]] | None = None
+    """Fully sampled readouts of the centre from a scan of their own, to calibrate coils."""
+    noise: Complex[Tensor, "coil sample"] | None = None
+    """Noise-only samples, to whiten the coils."""
+    facts: Mapping[str, str | float | tuple[float, ...]] = field(default_factory=dict)
+    """What the protocol says, by BIDS name (RepetitionTime, FlipAngle, …)."""
+    warnings: tuple[str, ...] = ()
+    """What reading found odd, in words."""
+
+
 @dataclass(frozen=True, eq=False)
 class KSpace:
-    """Raw data after reordering: one k-space for each echo and coil, centre at index n//2."""
+    """K-space on its grid: `data` is the orthonormal transform of the coil images in their natural order.
+
+    Zero frequency at index 0 and image corner at index 0, so that no shift is ever needed again:
+    image = `ops.fourier.ifft(data)`. A stack of slices is transformed along the slices, too.
+    """
 
     data: Complex[Tensor, "echo coil kx ky kz"]
-    """Measured samples, zero where nothing was measured."""
+    """Samples, zero where nothing was measured."""
     sampled: Bool[Tensor, "#echo #kx ky kz"]
     """True where a sample was measured."""
     grid: Grid
     scan: Scan
     noise: Complex[Tensor, "coil sample"] | None = None
-    """Noise-only samples, to whiten the coils."""
+    """Noise-only samples, to whiten the coils; None once they are white."""
+    reference: Complex[Tensor, "coil rx ry rz"] | None = None
+    """Fully sampled centre from a scan of its own, to calibrate coils, zero frequency at index n//2."""
 
     def __post_init__(self) -> None:
         _same(self.grid, data=self.data)
+        if self.data.shape[0] != len(self.scan.te_s):
+            raise ValueError(
+                f"{self.data.shape[0]} echoes but {len(self.scan.te_s)} echo times: give one for each"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,6 +317,8 @@ class Field:
             object.__setattr__(self, "weight", self.mask.to(self.ppm.dtype))
         _same(self.grid, field=self.ppm, mask=self.mask, weight=self.weight, support=self.support)
         _same(self.grid, noise_ppm=self.noise_ppm, magnitude=self.magnitude)
+        if min(self.grid.shape) < 2:
+            raise ValueError(f"{self.grid.shape} voxels are not a volume: a field needs two slices or more")
         if not self.mask.any():
             raise ValueError("the mask is empty: no voxel is left to work on; check mask and magnitude")
 

@@ -89,6 +89,30 @@ def centred_ifft(k: Complex[Tensor, "*batch x y z"]) -> Complex[Tensor, "*batch 
     return x
 
 
+def from_scanner(k: Complex[Tensor, "*batch x y z"], centre: Size) -> Complex[Tensor, "*batch x y z"]:
+    """K-space as scanners store it, zero frequency at index `centre`, to that of `fft`.
+
+    The image's origin, which scanners put at index n//2, comes to index 0 by a phase ramp, so that
+    `ifft` gives the image in its natural order.
+    """
+    k = torch.roll(k, [-c for c in centre], SPACE)
+    return k * _to_middle(k)
+
+
+def to_scanner(k: Complex[Tensor, "*batch x y z"], centre: Size) -> Complex[Tensor, "*batch x y z"]:
+    """Undoes `from_scanner`."""
+    return torch.roll(k * _to_middle(k).conj(), list(centre), SPACE)
+
+
+def _to_middle(k: Complex[Tensor, "*batch x y z"]) -> Complex[Tensor, "x y z"]:
+    """exp(−2πi Σ f (n//2)): moves an image by n//2 voxels along each axis."""
+    out = torch.ones(1, 1, 1, dtype=torch.complex128)
+    for axis, n in enumerate(k.shape[-3:]):
+        turn = torch.fft.fftfreq(n, dtype=torch.float64) * n * (n // 2) / n
+        out = out * torch.exp(-2j * torch.pi * turn).reshape([-1 if a == axis else 1 for a in range(3)])
+    return out.to(k)
+
+
 FOURIER = Linear(fft, ifft)
 CENTRED_FOURIER = Linear(centred_fft, centred_ifft)
 

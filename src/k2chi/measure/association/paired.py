@@ -148,4 +148,5 @@ def direction(low: float, high: float) -> str:
 def flips(n: int) -> Num[np.ndarray, "patterns n"]:
     """Every pattern of n signs, the unflipped one first."""
     bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
-    return 1 - 2 * bits
+    signs: np.ndarray = 1 - 2 * bits
+    return signs

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from k2chi.joint.curvature import ahead, behind
 from k2chi.joint.tgvkernels import dual_cpu, primal_cpu
+from k2chi.ops.fuse import fused
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,7 @@ class Domain:
     """Squared weight of the misfit."""
     per_edge: tuple[float, float, float]
     """Voxels per mean edge, along x, y, z."""
-    wave: Float[np.ndarray, "14"]
+    wave: tuple[float, ...]
     """Wave stencil: its pairs of next neighbours along x, y, z, its middle, and its ten other pairs."""
     lines: np.ndarray
     """First and last + 1 voxel of tissue on each line along z."""
@@ -70,17 +71,17 @@ OTHER_PAIRS = (
 """One of each pair of opposite neighbours across an edge or a corner, in the order of `Domain.wave`."""
 
 
-def in_pairs(stencil: Float[np.ndarray, "3 3 3"]) -> Float[np.ndarray, "14"]:
+def in_pairs(stencil: Float[np.ndarray, "3 3 3"]) -> tuple[float, ...]:
     """A stencil that is even, in the order of `Domain.wave`."""
     at = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0), *OTHER_PAIRS)
-    return np.asarray([stencil[1 + i, 1 + j, 1 + k] for i, j, k in at])
+    return tuple(float(stencil[1 + i, 1 + j, 1 + k]) for i, j, k in at)
 
 
-def wave_of(x: Float[Tensor, "x y z"], wave: Float[np.ndarray, "14"]) -> Float[Tensor, "x y z"]:
+def wave_of(x: Float[Tensor, "x y z"], wave: tuple[float, ...]) -> Float[Tensor, "x y z"]:
     """The even stencil applied; its own adjoint, with zeros beyond the array."""
-    out = float(wave[3]) * x
+    out = wave[3] * x
     for a in range(3):
-        out += float(wave[a]) * (ahead(x, a) + behind(x, a))
+        out += wave[a] * (ahead(x, a) + behind(x, a))
     for at, c in zip(OTHER_PAIRS, wave[4:], strict=True):
         if c:
             there, back = x, x
@@ -89,7 +90,7 @@ def wave_of(x: Float[Tensor, "x y z"], wave: Float[np.ndarray, "14"]) -> Float[T
                     there, back = (
                         (ahead(there, a), behind(back, a)) if step > 0 else (behind(there, a), ahead(back, a))
                     )
-            out += float(c) * (there + back)
+            out += c * (there + back)
     return out
 
 
@@ -146,12 +147,12 @@ def dual_step(s: State, d: Domain, t: Steps, residual: Tensor | None = None) -> 
             d.curvature.numpy(),
             d.lines,
             np.asarray(d.per_edge, np.float32),
-            d.wave.astype(np.float32),
+            np.asarray(d.wave, np.float32),
             np.asarray([t.eta, t.p, t.q, t.alpha1, t.alpha0], np.float32),
-            bool(d.wave[4:].any()),
+            any(d.wave[4:]),
         )
     else:
-        dual_step_plain(s, d, t, eta)
+        fused(dual_step_plain, s.y)(s, d, t, eta)
 
 
 def dual_step_plain(s: State, d: Domain, t: Steps, eta: Tensor) -> None:
@@ -176,12 +177,12 @@ def primal_step(s: State, d: Domain, t: Steps) -> None:
             d.w2.numpy(),
             d.lines,
             np.asarray(d.per_edge, np.float32),
-            d.wave.astype(np.float32),
+            np.asarray(d.wave, np.float32),
             np.asarray([t.psi, t.chi, t.w], np.float32),
-            bool(d.wave[4:].any()),
+            any(d.wave[4:]),
         )
     else:
-        primal_step_plain(s, d, t)
+        fused(primal_step_plain, s.y)(s, d, t)
 
 
 def primal_step_plain(s: State, d: Domain, t: Steps) -> None:

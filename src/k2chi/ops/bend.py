@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from k2chi.data import Grid
-from k2chi.ops.finite import gradient
+from k2chi.data import Grid, Vector
+from k2chi.ops.finite import differences, differences_adjoint
+from k2chi.ops.fuse import fused
 
 
 @numba.njit(fastmath=True, cache=True, nogil=True, inline="always")
@@ -103,6 +104,25 @@ def _gather_cpu(
                     )
 
 
+def bend_step(
+    x: Float[Tensor, "x y z"],
+    v: Float[Tensor, "3 x y z"],
+    s1: Float[Tensor, "3 x y z"],
+    s0: Float[Tensor, "3 3 x y z"],
+    thresholds: tuple[Tensor, Tensor],
+    mu: tuple[float, float],
+    voxel_mm: Vector,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The right-hand sides for x and v, and the new duals, in tensor operations for any device."""
+    jacobian = differences(v, voxel_mm)
+    a, e = differences(x, voxel_mm) - v + s1, (jacobian + jacobian.transpose(0, 1)) / 2 + s0
+    s1 = a * (thresholds[0] / a.square().sum(0).sqrt().clamp_min(1e-30)).clamp_max(1)
+    s0 = e * (thresholds[1] / e.square().sum((0, 1)).sqrt().clamp_min(1e-30)).clamp_max(1)
+    a, e = a - 2 * s1, e - 2 * s0
+    right = mu[0] * differences_adjoint(a, voxel_mm)
+    return right, mu[1] * differences_adjoint(e, voxel_mm) - mu[0] * a, s1, s0
+
+
 class TGVSplit:
     """Keeps v and the duals of z₁ = ∇x − v and z₀ = ℰv, shrunk isotropically, on a grid that wraps around."""
 
@@ -121,7 +141,7 @@ class TGVSplit:
         self._s1, self._s0 = torch.zeros_like(self.v), first.new_zeros((*parts, *grid.shape))
         if self._cpu:
             self._w1, self._w0 = torch.zeros_like(self._s1), torch.zeros_like(self._s0)
-        self._gradient = gradient(grid)
+        self._voxel_mm = grid.voxel_mm
         self._per_mm = (1 / np.asarray(grid.voxel_mm)).astype(np.float32)
 
     def step(self, x: Float[Tensor, "x y z"]) -> tuple[Float[Tensor, "x y z"], Float[Tensor, "3 x y z"]]:
@@ -134,10 +154,9 @@ class TGVSplit:
             _shrink_cpu(x.contiguous().numpy(), v, s1, s0, w1, w0, t1, t0, self._per_mm)
             _gather_cpu(w1, w0, np.float32(mu1), np.float32(mu0), out.numpy(), v, self._per_mm)
             return out, self.v
-        jacobian = self._gradient(self.v)
-        a, e = self._gradient(x) - self.v + self._s1, (jacobian + jacobian.transpose(0, 1)) / 2 + self._s0
-        self._s1 = a * (self.first / a.norm(dim=0).clamp_min(1e-30)).clamp_max(1)
-        self._s0 = e * (self.second / e.flatten(0, 1).norm(dim=0).clamp_min(1e-30)).clamp_max(1)
-        a, e = a - 2 * self._s1, e - 2 * self._s0
-        self.v = mu0 * self._gradient.H(e) - mu1 * a
-        return mu1 * self._gradient.H(a), self.v
+        step = fused(bend_step, x)
+        thresholds = (self.first, self.second)
+        out, self.v, self._s1, self._s0 = step(
+            x, self.v, self._s1, self._s0, thresholds, self.mu, self._voxel_mm
+        )
+        return out, self.v

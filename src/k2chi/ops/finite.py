@@ -19,21 +19,23 @@ def forward_difference(
     return (torch.roll(x, -1, axis) - x) / voxel_mm
 
 
+def differences(x: Float[Tensor, "*batch x y z"], voxel_mm: Vector) -> Float[Tensor, "*batch 3 x y z"]:
+    """∇x: three forward differences, stacked before space."""
+    return torch.stack([forward_difference(x, a - 3, voxel_mm[a]) for a in range(3)], dim=-4)
+
+
+def differences_adjoint(
+    g: Float[Tensor, "*batch 3 x y z"], voxel_mm: Vector
+) -> Float[Tensor, "*batch x y z"]:
+    """∇ᵀg, which is −div g."""
+    parts = [(torch.roll(g[..., a, :, :, :], 1, a - 3) - g[..., a, :, :, :]) / voxel_mm[a] for a in range(3)]
+    return parts[0] + parts[1] + parts[2]
+
+
 def gradient(grid: Grid, device: torch.device | str = "cpu") -> Linear:
     """∇: volume to three forward differences, stacked before space. Its adjoint is −divergence."""
     v = grid.voxel_mm
-
-    def apply(x: Tensor) -> Tensor:
-        return torch.stack([forward_difference(x, a - 3, v[a]) for a in range(3)], dim=-4)
-
-    def adjoint(g: Tensor) -> Tensor:
-        parts = g.unbind(-4)
-        out = torch.zeros_like(parts[0])
-        for a in range(3):
-            out += (torch.roll(parts[a], 1, a - 3) - parts[a]) / v[a]
-        return out
-
-    return Linear(apply, adjoint)
+    return Linear(lambda x: differences(x, v), lambda g: differences_adjoint(g, v))
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)

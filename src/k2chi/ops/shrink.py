@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from k2chi.data import Grid
-from k2chi.ops.finite import gradient
+from k2chi.data import Grid, Vector
+from k2chi.ops.finite import differences, differences_adjoint
+from k2chi.ops.fuse import fused
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
@@ -57,6 +58,19 @@ def _divergence_cpu(w: np.ndarray, out: np.ndarray, per_mm: np.ndarray) -> None:
                 )
 
 
+def shrink_step(
+    x: Float[Tensor, "x y z"],
+    s: Float[Tensor, "3 x y z"],
+    threshold: Float[Tensor, "x y z"],
+    voxel_mm: Vector,
+) -> tuple[Float[Tensor, "3 x y z"], Float[Tensor, "x y z"]]:
+    """The new dual and ∇ᵀ(z − s), in tensor operations for any device."""
+    v = differences(x, voxel_mm) + s
+    size = (v[0] * v[0] + v[1] * v[1] + v[2] * v[2]).sqrt()
+    s = v * (threshold / size.clamp_min(1e-30)).clamp_max(1)
+    return s, differences_adjoint(v - 2 * s, voxel_mm)
+
+
 class TVSplit:
     """Keeps the dual of one split z = ∇x with isotropic shrinkage on a grid that wraps around."""
 
@@ -66,7 +80,7 @@ class TVSplit:
         self.s = threshold.new_zeros((3, *grid.shape))
         self._w = torch.zeros_like(self.s)
         self._out = torch.zeros_like(threshold)
-        self._gradient = gradient(grid)
+        self._voxel_mm = grid.voxel_mm
         self._per_mm = (1 / np.asarray(grid.voxel_mm)).astype(np.float32)
 
     def step(self, x: Float[Tensor, "x y z"]) -> Float[Tensor, "x y z"]:
@@ -77,7 +91,5 @@ class TVSplit:
             _shrink_cpu(x.numpy(), s, w, t, self._per_mm)
             _divergence_cpu(w, self._out.numpy(), self._per_mm)
             return self._out
-        v = self._gradient(x) + self.s
-        length = v.norm(dim=0)
-        self.s = v * (self.threshold / length.clamp_min(1e-30)).clamp_max(1)
-        return self._gradient.H(v - 2 * self.s)
+        self.s, out = fused(shrink_step, x)(x, self.s, self.threshold, self._voxel_mm)
+        return out

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -21,4 +21,4 @@ def fused(step: Step, like: Tensor) -> Step:
 
 @lru_cache(maxsize=64)
 def _compiled(step: Step) -> Step:
-    return torch.compile(step, fullgraph=True, dynamic=False)
+    return cast(Step, torch.compile(step, fullgraph=True, dynamic=False))

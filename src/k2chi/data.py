@@ -140,9 +140,11 @@ class Encoding:
     """
 
     matrix: Size
-    """Points of k-space along readout (oversampling removed), first and second phase encoding."""
+    """Points of k-space along readout (oversampling removed), first and second phase encoding. Fewer than
+    voxels of the grid where the rest was left out (partial Fourier, interpolation), never more."""
     centre: Size
-    """Index of the centre of k-space among these points; not always n//2 (partial Fourier)."""
+    """Index of the centre of k-space among these points; not always n//2 (partial Fourier). Their
+    distance is 1/(voxels of the grid × voxel size)."""
     samples: int
     """Samples of a readout as it was recorded."""
     centre_sample: int
@@ -160,6 +162,9 @@ class Encoding:
     """Readouts after one excitation (echo-train length); more than one is EPI."""
     spacing_s: float = 0.0
     """Time between neighbouring readouts of a train [s]; 0 if not known."""
+    surplus: tuple[int, int] = (0, 0)
+    """Voxels of the grid along the two phase encodings that are only there to keep wraps away (phase and
+    slice oversampling), half of them at each end: cut off from images, not from k-space."""
 
     def __post_init__(self) -> None:
         if any(not 0 <= c < n for c, n in zip(self.centre, self.matrix, strict=True)):
@@ -186,7 +191,7 @@ class Lines:
     shot: Int64[Tensor, "line"]
     """Number of the excitation within its echo and average: readouts of one shot share a phase."""
     reverse: Bool[Tensor, "line"]
-    """True where the readout gradient was negative."""
+    """True where the readout gradient was negative: such a readout passes the same positions backwards."""
     time_s: Float[Tensor, "line"] | None = None
     """When each readout was taken [s], from any start."""
 
@@ -237,7 +242,8 @@ class KSpace:
     noise: Complex[Tensor, "coil sample"] | None = None
     """Noise-only samples, to whiten the coils; None once they are white."""
     reference: Complex[Tensor, "coil rx ry rz"] | None = None
-    """Fully sampled centre from a scan of its own, to calibrate coils, zero frequency at index n//2."""
+    """Fully sampled centre from a scan of its own, to calibrate coils: zero frequency at index n//2, and
+    the image corner at index 0 of its transform as in `data`."""
 
     def __post_init__(self) -> None:
         _same(self.grid, data=self.data)

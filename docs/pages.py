@@ -1,5 +1,6 @@
 """Pages that are made from the source when the site is built: methods, examples, API, benchmarks."""
 
+import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -7,12 +8,18 @@ import re
 from pathlib import Path
 
 import k2chi
-from k2chi.about import about
+from k2chi.about import about, stages
 from k2chi.config import dumps as as_toml
-from k2chi.config import members, recipe, settings_hints, shipped
+from k2chi.config import members, recipe, shipped
 from k2chi.pipeline import Pipeline
 
 STAGES = {
+    "recon": ("Raw data", "readouts or k-space become one complex image for each echo, by the steps below"),
+    "recon.assemble": ("Readouts to k-space", "every readout is put in its place"),
+    "recon.assemble.ramp": ("Sampling on ramps", "unevenly spaced samples become images along the readout"),
+    "recon.compression": ("Coil compression", "many coils become a few virtual ones"),
+    "recon.maps": ("Coil sensitivities", "how each coil sees each place is found"),
+    "recon.unfold": ("Unfolding", "k-space and sensitivities become images"),
     "coils": ("Coil combination", "the images of all coils become one for each echo"),
     "offsets": ("Phase offset", "what coils and radio pulse added to the phase is removed"),
     "mask": ("Mask", "the brain is found, unless the scan brings a mask"),
@@ -76,10 +83,13 @@ def methods_page() -> str:
         "programs.",
         "",
     ]
-    for stage, hint in settings_hints(Pipeline).items():
+    for stage, hint in stages(Pipeline):
+        choices = [m for m in members(hint) if dataclasses.is_dataclass(m) or m is type(None)]
+        if not any(dataclasses.is_dataclass(m) for m in choices):
+            continue
         title, what = STAGES.get(stage, (stage, ""))
         out += [f"## {title}", "", f"`{stage}`: {what}.", ""]
-        for method in members(hint):
+        for method in choices:
             if method is type(None):
                 out += ['`"none"` leaves the stage out.', ""]
                 continue

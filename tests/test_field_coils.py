@@ -20,7 +20,8 @@ from k2chi.field import (
     WeightedFit,
     mdi_r2star,
 )
-from k2chi.field.coils_maps import combined, noise_factor, sensitivity_maps
+from k2chi.recon.adaptive import combined, sensitivity_maps
+from k2chi.recon.whiten import noise_factor
 
 EVERY = [m() for m in get_args(CoilCombination)]
 every = pytest.mark.parametrize("method", EVERY, ids=lambda m: type(m).__name__)
@@ -257,7 +258,7 @@ def test_slabs_do_not_show(method, monkeypatch):
     """Worked through in slabs of one plane, the result is the same."""
     case = make((0.005, 0.010), count=6, noise=0.03)
     whole = method(case.coils).signal
-    monkeypatch.setattr("k2chi.field.coils_maps.SLAB_BYTES", 1)
+    monkeypatch.setattr("k2chi.recon.adaptive.SLAB_BYTES", 1)
     monkeypatch.setattr("k2chi.field.mdi.SLAB_BYTES", 1)
     torch.testing.assert_close(
         method(case.coils).signal, whole, rtol=1e-4, atol=1e-4 * float(whole.abs().max())

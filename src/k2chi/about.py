@@ -151,20 +151,31 @@ def about(cls: type, stage: str = "") -> About:
     return About(stage, cls.__name__, sentence(cls), citations(cls), tuple(rows))
 
 
+def stages(kind: type) -> Iterator[tuple[str, Any]]:
+    """Stages of `kind` with their types. One that is no choice but made of stages is followed by those."""
+    for stage, hint in settings_hints(kind).items():
+        yield stage, hint
+        if dataclasses.is_dataclass(hint):
+            yield from ((f"{stage}.{inner}", its) for inner, its in stages(hint))  # type: ignore[arg-type]
+
+
 def methods(kind: type) -> Iterator[About]:
     """Every method that a stage of `kind` may take, stage by stage."""
-    for stage, hint in settings_hints(kind).items():
+    for stage, hint in stages(kind):
         for member in members(hint):
             if dataclasses.is_dataclass(member):
                 yield about(member, stage)  # type: ignore[arg-type]
 
 
 def used(method: Any) -> Iterator[tuple[str, Any]]:
-    """Stage and method of each stage that a pipeline uses."""
-    for f in dataclasses.fields(method):
-        value = getattr(method, f.name)
+    """Stage and method of each stage that a pipeline uses; as in `stages`, with what a stage is made of."""
+    kind: Any = type(method)
+    for stage, hint in settings_hints(kind).items():
+        value = getattr(method, stage)
         if dataclasses.is_dataclass(value):
-            yield f.name, value
+            yield stage, value
+            if dataclasses.is_dataclass(hint):
+                yield from ((f"{stage}.{inner}", its) for inner, its in used(value))
 
 
 def differences(method: Any) -> dict[str, Any]:

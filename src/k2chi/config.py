@@ -41,7 +41,8 @@ def from_table(hint: Any, table: Any, where: str = "") -> Any:
 
 
 def _method(methods: Mapping[str, type], table: Mapping[str, Any], where: str, optional: bool) -> Any:
-    name = table.get("method")
+    only = next(iter(methods)) if len(methods) == 1 else None
+    name = table.get("method", only)  # where there is no choice, nothing has to be named
     valid = [*methods, *([NONE] if optional else [])]
     if name == NONE and optional:
         return None

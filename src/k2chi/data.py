@@ -235,7 +235,7 @@ class KSpace:
 
     data: Complex[Tensor, "echo coil kx ky kz"]
     """Samples, zero where nothing was measured."""
-    sampled: Bool[Tensor, "#echo #kx ky kz"]
+    sampled: Bool[Tensor, "#echo #kx #ky #kz"]
     """True where a sample was measured."""
     grid: Grid
     scan: Scan

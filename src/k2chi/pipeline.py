@@ -1,4 +1,4 @@
-"""The whole flow on one screen: coils → echoes → total field → local field → χ."""
+"""The whole flow on one screen: raw data or coils → echoes → total field → local field → χ."""
 
 import warnings
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Literal, ParamSpec, TypeVar
 
 from k2chi.background import Background
 from k2chi.background.vsharp import VSHARP
-from k2chi.data import Chi, Coils, Echoes, Field, Maps
+from k2chi.data import Chi, Coils, Echoes, Field, KSpace, Maps, Raw
 from k2chi.field import CoilCombination, Combination, Masking, Offsets, R2Star, Unwrapping
 from k2chi.field.coils_adaptive import AdaptiveCombine
 from k2chi.field.fit import WeightedFit
@@ -20,6 +20,7 @@ from k2chi.field.swi import SWI
 from k2chi.invert import Inversion
 from k2chi.joint import FromPhase, Joint, JointLocal, TotalFieldTV
 from k2chi.measure.reference import MaskMean, Reference
+from k2chi.recon.reconstruct import Reconstruct
 from k2chi.separate import Separation
 
 Stage = Literal["mask", "unwrap", "total", "local", "chi"]
@@ -31,6 +32,8 @@ T = TypeVar("T")
 class Pipeline:
     """Every stage from wrapped phase to a referenced map, each a choice of its own."""
 
+    recon: Reconstruct = Reconstruct()
+    """Makes images of raw data; not used where the scan comes as images."""
     coils: CoilCombination = AdaptiveCombine()
     """Makes one image of those of all coils; not used where the scan comes combined."""
     offsets: Offsets = MCPC3DS()
@@ -54,12 +57,14 @@ class Pipeline:
     swi: SWI | None = None
     """Darkens veins in the magnitude by the phase."""
 
-    def __call__(self, data: Coils | Echoes | Field | Maps, until: Stage = "chi") -> Maps:
-        """Run from wherever `data` stands (coils, echoes, field, an earlier run) to `until`."""
+    def __call__(self, data: Raw | KSpace | Coils | Echoes | Field | Maps, until: Stage = "chi") -> Maps:
+        """Run from wherever `data` stands (raw data, coils, echoes, field, an earlier run) to `until`."""
         clock = _Clock(dict(data.seconds) if isinstance(data, Maps) else {})
         told = list(data.warnings) if isinstance(data, Maps) else []
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            if isinstance(data, Raw | KSpace):
+                data = clock("recon", self.recon, data)
             if isinstance(data, Coils):
                 data = clock("coils", self.coils, data)
             if isinstance(data, Echoes):

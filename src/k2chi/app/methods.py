@@ -10,6 +10,12 @@ from k2chi.data import Grid, Scan
 from k2chi.pipeline import Pipeline
 
 DOES = {
+    "recon": "raw data were reconstructed by",
+    "recon.assemble": "readouts were put in place by",
+    "recon.assemble.ramp": "ramp samples were turned into images along the readout by",
+    "recon.compression": "coils were compressed with",
+    "recon.maps": "coil sensitivities were found with",
+    "recon.unfold": "images were reconstructed with",
     "coils": "coil images were combined with",
     "offsets": "phase offsets were treated with",
     "mask": "the brain was masked with",
@@ -35,14 +41,15 @@ def paragraph(
     sources: list[str] = []
     said = []
     for stage, method in used(pipeline):
-        if stage not in stages:
+        if stage.split(".")[0] not in stages:
             continue
         numbers = []
         for source in citations(type(method)):
             if source not in sources:
                 sources.append(source)
             numbers.append(sources.index(source) + 1)
-        changed = ", ".join(f"{k} = {v}" for k, v in differences(method).items())
+        own = {k: v for k, v in differences(method).items() if not isinstance(v, dict)}
+        changed = ", ".join(f"{k} = {v}" for k, v in own.items())
         cited = f" [{', '.join(map(str, numbers))}]" if numbers else ""
         settings = f" ({changed})" if changed else ""
         said.append(f"{DOES.get(stage, stage + ' with')} {type(method).__name__}{cited}{settings}")

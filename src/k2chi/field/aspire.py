@@ -5,7 +5,8 @@ from itertools import pairwise
 
 from k2chi.data import Coils, Echoes
 from k2chi.field.coils_offset import combined_without_offset, inner_product, mask_over_coils
-from k2chi.field.offsets import OddEven, check_sigma, finite, mask_of, without_offset
+from k2chi.field.offsets import OddEven, check_sigma, mask_of, without_offset
+from k2chi.ops.smooth import finite
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from k2chi.field.shapes import (
     otsu,
     with_mask,
 )
-from k2chi.field.smooth import gaussian
+from k2chi.ops.smooth import gaussian
 
 WORK_MM = 2.0
 """Voxel [mm] on which the shape is found; the edge is then drawn on the full grid."""

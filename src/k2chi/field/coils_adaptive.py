@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from k2chi.data import Coils, Echoes
-from k2chi.field.coils_maps import combined, noise_factor, sensitivity_maps
-from k2chi.field.offsets import finite
-from k2chi.field.smooth import block_of
+from k2chi.ops.smooth import block_of, finite
+from k2chi.recon.adaptive import combined, sensitivity_maps
+from k2chi.recon.whiten import noise_factor
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from k2chi.data import Coils, Echoes, Vector
-from k2chi.field.coils_maps import combined, noise_factor, root_sum_of_squares
-from k2chi.field.offsets import OddEven, check_sigma, finite, mask_of, take_off_odd_even
+from k2chi.field.offsets import OddEven, check_sigma, mask_of, take_off_odd_even
 from k2chi.field.romeo import unwrap_in_space
-from k2chi.field.smooth import SmoothPhase, block_means, block_mm, gaussian, smooth_phase
+from k2chi.field.smooth import SmoothPhase, smooth_phase
+from k2chi.ops.smooth import block_means, block_mm, finite, gaussian
 from k2chi.progress import track
+from k2chi.recon.adaptive import combined, root_sum_of_squares
+from k2chi.recon.whiten import noise_factor
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from k2chi import units
 from k2chi.data import Echoes, Field
 from k2chi.field.noise import noise_std
 from k2chi.field.romeo import ROMEO, unwrap_in_space
-from k2chi.field.smooth import gaussian
+from k2chi.ops.smooth import gaussian
 from k2chi.progress import track
 
 Weights = Literal["power", "magnitude", "time", "even"]

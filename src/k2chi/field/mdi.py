@@ -8,9 +8,9 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from k2chi.data import Coils, Echoes
-from k2chi.field.coils_maps import noise_factor
-from k2chi.field.offsets import finite
+from k2chi.ops.smooth import finite
 from k2chi.progress import track
+from k2chi.recon.whiten import noise_factor
 
 SLAB_BYTES = 2**27
 """Coil images are walked through in slabs of about this size."""

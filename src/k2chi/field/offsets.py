@@ -12,6 +12,7 @@ from k2chi.data import Echoes, Vector
 from k2chi.field.brain import BrainMask
 from k2chi.field.romeo import unwrap_in_space
 from k2chi.field.smooth import smooth_phase
+from k2chi.ops.smooth import finite
 from k2chi.progress import track
 
 OddEven = Literal["smooth", "ramp"]
@@ -72,13 +73,6 @@ def check_sigma(who: str, sigma_mm: float) -> None:
     """Refuse a Gaussian without width."""
     if sigma_mm <= 0:
         raise ValueError(f"{who} sigma_mm {sigma_mm}: choose a positive width in mm")
-
-
-def finite(x: Complex[Tensor, "*shape"]) -> Complex[Tensor, "*shape"]:
-    """The same with 0 for what is not finite; the very same where all is."""
-    if x.sum().isfinite():  # several times faster than looking at each
-        return x
-    return torch.where(x.isfinite(), x, torch.zeros_like(x))
 
 
 def mask_of(echoes: Echoes) -> Bool[Tensor, "x y z"]:

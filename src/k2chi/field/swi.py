@@ -12,7 +12,7 @@ from torch import Tensor
 from k2chi import units
 from k2chi.data import Echoes, Field, Grid
 from k2chi.field.shapes import combined_magnitude
-from k2chi.field.smooth import gaussian
+from k2chi.ops.smooth import gaussian
 from k2chi.progress import track
 
 

@@ -28,8 +28,8 @@ def cg(
     Stops at a residual of `tolerance` times |b|. `precondition` applies an approximate, positive inverse.
     """
     p_of = precondition or (lambda r: r)
-    x = torch.zeros_like(b) if x is None else x.clone()
-    r = b - a(x)
+    start, x = x, torch.zeros_like(b) if x is None else x.clone()
+    r = b - a(start) if start is not None else b.clone()
     z = p_of(r)
     p = z.clone()
     rz, stop = _dot(r, z), tolerance * _dot(b, b) ** 0.5

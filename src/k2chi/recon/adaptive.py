@@ -8,28 +8,12 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from k2chi.data import Size, Vector
-from k2chi.field.coils_phase import free_phase, principal
-from k2chi.field.offsets import finite
-from k2chi.field.smooth import block_mm, refined
+from k2chi.ops.smooth import block_mm, finite, refined
 from k2chi.progress import track
+from k2chi.recon.anchor import free_phase, principal
 
 SLAB_BYTES = 2**27
 """As many planes of blocks are worked on at a time as fit in this, both images and covariances."""
-
-
-def noise_factor(noise: Complex[Tensor, "coil sample"] | None, coils: int) -> Complex[Tensor, "c c"] | None:
-    """The lower triangle L with L Lᴴ = covariance of the noise; L⁻¹ whitens. None without noise samples."""
-    if noise is None:
-        return None
-    samples = noise.shape[1]
-    factor, wrong = torch.linalg.cholesky_ex(noise.to(torch.complex128) @ noise.mH.to(torch.complex128))
-    if samples < 2 * coils or int(wrong) or not factor.isfinite().all():
-        raise ValueError(
-            f"{samples} noise samples do not give the covariance of {coils} coils (too few, or a dead coil): "
-            "give many more samples than coils, leave dead coils out, or give no noise"
-        )
-    whiten: Tensor = (factor / samples**0.5).to(noise.dtype)
-    return whiten
 
 
 def sensitivity_maps(

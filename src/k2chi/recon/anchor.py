@@ -8,7 +8,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from k2chi.data import Size, Vector
-from k2chi.field.smooth import block_mm, block_of, gaussian, refined
+from k2chi.ops.smooth import block_mm, block_of, gaussian, refined
 
 POWER_STEPS = 8
 """Power iterations; where one coil pattern is 5 times as strong as the next, the error is 1e-6 after them."""

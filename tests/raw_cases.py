@@ -9,10 +9,13 @@ from k2chi.data import Encoding, Grid, Lines, Raw, Scan
 SHAPE = (24, 20, 10)
 
 
-def picture(shape=SHAPE, dtype=torch.complex128):
-    """An ellipsoid off the middle with a bright and a dark part and a smooth phase, zero at the border."""
+def picture(shape=SHAPE, dtype=torch.complex128, wide=0.55):
+    """An ellipsoid off the middle with a bright part and a smooth phase, zero at the border.
+
+    `wide` is its share of the field of view along y: above a half, it overlaps with its Nyquist ghost.
+    """
     x, y, z = torch.meshgrid(*[torch.linspace(-1, 1, n, dtype=torch.float64) for n in shape], indexing="ij")
-    inside = (x / 0.7) ** 2 + ((y - 0.1) / 0.55) ** 2 + (z / 0.7) ** 2 < 1
+    inside = (x / 0.7) ** 2 + ((y - 0.05) / wide) ** 2 + (z / 0.7) ** 2 < 1
     bright = (x - 0.2) ** 2 + (y + 0.1) ** 2 + z**2 < 0.1
     phase = 0.8 * x - 0.5 * y + 0.7 * x * y + 0.4 * z
     return (inside * (1 + 0.7 * bright) * torch.exp(1j * phase)).to(dtype)
@@ -209,3 +212,12 @@ def _take(lines, index):
 
 def _new(order, i):
     return i == 0 or order.shot[i] != order.shot[i - 1] or order.average[i] != order.average[i - 1]
+
+
+def trapezoid(samples, points, ramp=160.0, flat=240.0, delay=32.0, length=496.0):
+    """Places of samples under a trapezoid [1/field of view of `points` pixels]; times in any unit."""
+    t = delay + length * (torch.arange(samples, dtype=torch.float64) + 0.5) / samples
+    fall = (t - ramp - flat).clamp(min=0)
+    area = torch.where(t < ramp, t**2 / (2 * ramp), t - ramp / 2) - fall**2 / (2 * ramp)
+    middle, step = (area[0] + area[-1]) / 2, (area[-1] - area[0]) / (samples - 1)
+    return tuple(((area - middle) / step * points / samples).tolist())

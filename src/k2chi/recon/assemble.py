@@ -8,6 +8,7 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from k2chi.data import Encoding, KSpace, Lines, Raw, Size
+from k2chi.recon.ghost import GhostCorrection, Navigated
 from k2chi.recon.ramp import RampInverse
 from k2chi.recon.readouts import Readouts, measured
 
@@ -24,11 +25,14 @@ class Assemble:
 
     ramp: RampInverse = RampInverse()
     """Turns readouts sampled on gradient ramps into images along the readout."""
+    ghost: GhostCorrection | None = Navigated()
+    """Brings forward and reversed readouts of EPI onto each other."""
 
     def __call__(self, raw: Raw, echo: int, mix: Complex[Tensor, "virtual coil"] | None = None) -> KSpace:
         """K-space of `echo` (from 0) alone. `mix` maps coils to virtual coils: whitening, compression."""
         _check(raw, echo, mix)
-        readouts = Readouts(raw, echo, mix, self.ramp)
+        plain = Readouts(raw, echo, mix, self.ramp)
+        readouts = self._corrected(plain)
         data, count = _placed(readouts.lines(), raw.encoding, raw.grid.shape)
         if not count.any():
             raise ValueError(f"no readouts of echo {echo + 1}: the file is cut off, or its counters are odd")
@@ -41,8 +45,15 @@ class Assemble:
             raw.grid,
             replace(raw.scan, te_s=(raw.scan.te_s[echo],)),
             raw.noise if raw.noise is None or mix is None else mix.to(raw.noise) @ raw.noise,
-            None if raw.reference is None else _reference(raw, readouts),
+            None if raw.reference is None else _reference(raw, plain),
         )
+
+    def _corrected(self, readouts: Readouts) -> Readouts:
+        """The readouts without the phase errors that each correction finds in what the one before left."""
+        for correction in (self.ghost,):
+            phase = correction(readouts) if correction is not None else None
+            readouts = readouts if phase is None else readouts.without(phase)
+        return readouts
 
 
 def _check(raw: Raw, echo: int, mix: Tensor | None) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import torch
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Bool, Complex, Float, Int64
 from torch import Tensor
 
 from k2chi.data import Encoding, Lines, Raw
@@ -90,6 +90,25 @@ class Readouts:
 
 def _times(matrix: Tensor, data: Tensor) -> Tensor:
     return data @ matrix.to(data)
+
+
+def both(first: Phase, second: Phase) -> Phase:
+    """The sum of two phase errors."""
+
+    def phase(lines: Lines) -> tuple[Float[Tensor, "line"], Float[Tensor, "line"]]:
+        (a, b), (c, d) = first(lines), second(lines)
+        return a + c, b + d
+
+    return phase
+
+
+def group(lines: Lines, each: str) -> dict[tuple[int, ...], Int64[Tensor, "some"]]:
+    """Indices of the readouts of each "shot" (average, shot), "slice" (kz), or of the whole "scan"."""
+    labels = {"shot": (lines.average, lines.shot), "slice": (lines.kz,), "scan": (0 * lines.kz,)}[each]
+    keys, which = torch.unique(torch.stack(labels, 1), dim=0, return_inverse=True)
+    order = torch.argsort(which, stable=True)
+    parts = torch.split(order, torch.bincount(which, minlength=len(keys)).tolist())
+    return {tuple(key): part for key, part in zip(keys.tolist(), parts, strict=True)}
 
 
 def recorded_size(encoding: Encoding, points: int) -> int:

@@ -9,6 +9,7 @@ scan.echoes                              # Echoes: what the scanner measured
 scan.truth.chi_ppm, scan.truth.local_ppm, scan.truth.labels, scan.truth.brain, …
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import radians, tau
 
@@ -26,6 +27,9 @@ from k2chi.phantom.lesions import Lesion
 from k2chi.phantom.sampling import averaged, central, crop_kspace, regrid
 from k2chi.phantom.tissue import LABELS
 from k2chi.progress import track
+
+Person = Callable[[Grid, float], Head]
+"""What a scanner takes: anything that tells its tissue on any grid at a field strength, as `DigitalHead`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +65,21 @@ class Truth:
     def local(self) -> Field:
         """The true local field as a `Field`."""
         return Field(self.local_ppm * self.brain, self.brain, self.grid, self.scan, local=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Exposure:
+    """A head in the magnet, on the fine grid of the simulation."""
+
+    head: Head
+    total_ppm: Float[Tensor, "x y z"]
+    """Field that the protons feel after shimming [ppm]."""
+    local_ppm: Float[Tensor, "x y z"]
+    """Field of the sources inside the brain alone [ppm]."""
+    offset_rad: Float[Tensor, "x y z"]
+    """Phase at echo time zero [rad]."""
+    receive: Float[Tensor, "x y z"]
+    """Sensitivity of a single coil that covers the head."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,9 +199,15 @@ class GRE:
         ]
         return regrid(grid, (n[0], n[1], n[2]))
 
-    def __call__(self, who: DigitalHead, grid: Grid) -> Simulation:
+    def __call__(self, who: Person, grid: Grid) -> Simulation:
         """Scan `who` on `grid`."""
-        scan, fine = self.scan(), self.fine_grid(grid)
+        at = self.expose(who, grid)
+        images, noise = self._images(at, grid)
+        return Simulation(Echoes(images, grid, self.scan()), self.truth(at, grid, noise))
+
+    def expose(self, who: Person, grid: Grid) -> Exposure:
+        """Put `who` into the magnet: what the protons feel, on the simulation's grid."""
+        fine = self.fine_grid(grid)
         head = who(fine, self.b0_tesla)
 
         def body(around: Grid) -> Tensor:
@@ -191,8 +216,10 @@ class GRE:
         total = total_field(head.chi_ppm, fine, body)
         total = shimmed(total, head.brain, fine, self.shim_order)
         local = total_field(head.chi_ppm * head.brain, fine)
-        offset, receive = self._coil(fine)
-        images, noise = self._images(head, total, offset, receive, grid)
+        return Exposure(head, total, local, *self._coil(fine))
+
+    def truth(self, at: Exposure, grid: Grid, noise: float) -> Truth:
+        """What a scan on `grid` should show."""
 
         def picked(x: Tensor) -> Tensor:
             return central(x, grid.shape)
@@ -200,22 +227,25 @@ class GRE:
         def mean(x: Tensor) -> Tensor:
             return averaged(x, grid.shape)
 
-        brain = picked(head.brain)
-        truth = Truth(
+        head = at.head
+        return Truth(
             grid,
-            scan,
+            self.scan(),
             mean(head.chi_ppm),
-            mean(total),
-            mean(local),
+            mean(at.total_ppm),
+            mean(at.local_ppm),
             mean(head.r2star_per_s),
-            mean(offset),
+            mean(at.offset_rad),
             picked(head.labels),
             picked(head.group()),
-            brain,
+            picked(head.brain),
             noise,
             head.lesions,
         )
-        return Simulation(Echoes(images, grid, scan), truth)
+
+    def strength(self, head: Head) -> Float[Tensor, "x y z"]:
+        """Transverse magnetisation right after a pulse, in the steady state."""
+        return spoiled(head.m0, head.r1_per_s, self.tr_s, self.flip_deg)
 
     def _coil(self, grid: Grid) -> tuple[Float[Tensor, "x y z"], Float[Tensor, "x y z"]]:
         """Phase at echo time zero and receive sensitivity: parabolas about a point near the middle."""
@@ -229,11 +259,10 @@ class GRE:
         r2 = r2 / r2.max()
         return self.offset_rad * (r2 - 0.5) + 0.3 * axes[0], 1 - self.coil_shading * (1 - r2)
 
-    def _images(
-        self, head: Head, total: Tensor, offset: Tensor, receive: Tensor, grid: Grid
-    ) -> tuple[Complex[Tensor, "echo x y z"], float]:
+    def _images(self, at: Exposure, grid: Grid) -> tuple[Complex[Tensor, "echo x y z"], float]:
+        head, total, offset = at.head, at.total_ppm, at.offset_rad
         rate = tau * units.hz_per_ppm(self.b0_tesla)
-        strength = spoiled(head.m0, head.r1_per_s, self.tr_s, self.flip_deg) * receive
+        strength = self.strength(head) * at.receive
         images = torch.empty(len(self.te_s), *grid.shape, dtype=torch.complex64)
         ramp = (
             torch.arange(total.shape[self.readout_axis]) / total.shape[self.readout_axis] - 0.5

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -15,6 +16,8 @@ from typer.testing import CliRunner
 from k2chi import __version__, config
 from k2chi.app import console
 from k2chi.app.cli import app
+from k2chi.io import ismrmrd
+from k2chi.phantom.protocols import PROTOCOLS, QUICK
 from k2chi.pipeline import Pipeline
 
 MAG, PHASE, INSIDE = scan()
@@ -412,6 +415,39 @@ def test_sources_and_weighted_images_are_written(tmp_path):
         assert any(f.endswith(f"{label}.nii.gz") for f in files), label
     said = next((tmp_path / "out").rglob("*desc-paramagnetic_Chimap.json"))
     assert json.loads(said.read_text(encoding="utf-8"))["Units"] == "ppm"
+
+
+def test_raw_data_are_simulated(tmp_path, monkeypatch):
+    """ISMRMRD that reads back as the scan it came from, truth beside it, the scan time said."""
+    small = replace(QUICK, matrix=(24, 20, 14), voxel_mm=(9.0, 9.0, 12.0), published_s=9.0)
+    monkeypatch.setitem(PROTOCOLS, "small", small)
+    out = tmp_path / "scan"
+    done = call("simulate", "kspace", out, "--protocol", "small", "--coils", 3, "--averages", 2, "--seed", 4)
+    assert done.exit_code == 0, done.output
+    assert "0:17, published 0:09" in done.stdout
+    raw = ismrmrd.read(out / "raw.h5")
+    assert (raw.coils, raw.grid.shape, raw.scan.te_s) == (3, (24, 20, 14), small.te_s)
+    blocks = list(raw.lines(1))
+    assert sum(len(b.ky) for b in blocks) == 2 * 20 * 14
+    assert {n for b in blocks for n in b.average.tolist()} == {0, 1}
+    assert np.allclose(raw.grid.affine, small.grid().affine, atol=1e-4)
+    chi = nib.load(out / "truth" / "Chimap.nii.gz")
+    assert chi.shape == (24, 20, 14)
+    told = json.loads((out / "protocol.json").read_text(encoding="utf-8"))
+    assert told["Simulation"]["protocol"]["averages"] == 2
+
+
+def test_protocols_are_listed_with_their_scan_times():
+    """As text and as JSON; an unknown one is refused with those there are."""
+    assert "7:02, published 7:02" in call("simulate", "protocols").stdout
+    rows = json.loads(call("simulate", "protocols", "--json").stdout)
+    assert {r["protocol"] for r in rows} == set(PROTOCOLS)
+    assert next(r for r in rows if r["protocol"] == "epi-1")["published_s"] == 116
+    refused = call("simulate", "kspace", "nowhere", "--protocol", "spiral")
+    assert refused.exit_code == 2
+    assert "epi-2" in refused.output
+    assert call("simulate", "kspace", "nowhere", "--voxel", 1, 1, 1).exit_code == 2
+    assert call("simulate", "gre").exit_code == 2
 
 
 @pytest.mark.parametrize("name", config.shipped())

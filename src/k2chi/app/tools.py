@@ -3,7 +3,7 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,7 +14,7 @@ from k2chi.app.options import AsJson, Device, Overwrite, Recipe, Sets, Threads, 
 class What(StrEnum):
     """What can be simulated."""
 
-    gre, bids = "gre", "bids"
+    gre, kspace, bids, protocols = "gre", "kspace", "bids", "protocols"
 
 
 Seed = Annotated[int, typer.Option(help="The same number gives the same person and noise.")]
@@ -61,8 +61,13 @@ def demo(
 
 @plain_errors
 def simulate(
-    what: Annotated[What, typer.Argument(metavar="WHAT", help="gre: one scan; bids: a data set.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder.")],
+    what: Annotated[
+        What,
+        typer.Argument(
+            metavar="WHAT", help="gre: one scan; kspace: its raw data; bids: a data set; protocols: a list."
+        ),
+    ],
+    out: Annotated[Path | None, typer.Argument(metavar="OUT", help="Output folder.")] = None,
     seed: Seed = 0,
     subjects: Annotated[int, typer.Option(help="People in the data set.")] = 2,
     b0: Field = 3.0,
@@ -72,28 +77,58 @@ def simulate(
         1.5,
         1.5,
     ),
-    snr: Annotated[float, typer.Option(help="Largest signal over the noise; 0: no noise.")] = 100.0,
+    snr: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest signal over the noise, 100 if not given; kspace: the brain's mean signal with all "
+            "coils combined over the noise, 40 if not given; 0: no noise."
+        ),
+    ] = None,
     tilt: Annotated[
         tuple[float, float, float], typer.Option(help="Pitch, roll and yaw of the head [degrees].")
     ] = (0.0, 0.0, 0.0),
     lesions: Annotated[int, typer.Option(help="MS lesions in each head.")] = 0,
+    protocol: Annotated[
+        str, typer.Option(help="kspace: what to scan; see `k2chi simulate protocols`.")
+    ] = "gre",
+    coils: Annotated[int, typer.Option(help="kspace: number of receive coils.")] = 32,
+    averages: Annotated[int | None, typer.Option(help="kspace: averages, if not the protocol's.")] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Data with known truth: a digital head in a gradient-echo scan."""
-    from k2chi.app.simulate import Wish, write_bids, write_gre
+    from k2chi.app import simulate as made
 
+    if what is What.protocols:
+        typer.echo(made.listing(as_json))
+        return
+    if out is None:
+        raise ValueError("no output folder: give OUT after WHAT")
     if out.exists() and any(out.iterdir()) and not overwrite:
         raise ValueError(f"{out}: is not empty; choose another folder, or pass --overwrite")
     prepare(None, "cpu")
-    wish = Wish(b0, tuple(te) or Wish.te_s, voxel, snr, tilt, lesions)
-    with bars(not as_json):
-        if what is What.gre:
-            write_gre(out, wish, seed)
-        else:
-            write_bids(out, wish, seed, subjects, None if as_json else typer.echo)
+    said: dict[str, Any] = {}
+    if what is What.kspace:
+        if te or b0 != 3.0 or voxel != (1.5, 1.5, 1.5):
+            raise ValueError(
+                "--te, --b0 and --voxel are part of the protocol: leave them out, or simulate gre"
+            )
+        scan = made.raw_scan(protocol, coils, averages, snr, seed)
+        said = made.about(protocol, scan.protocol)
+        if not as_json:
+            typer.echo(made.words(protocol, scan.protocol))
+        with bars(not as_json):
+            made.write_kspace(out, scan, made.person(seed, tilt, lesions))
+    else:
+        more = {} if snr is None else {"snr": snr}
+        wish = made.Wish(b0, tuple(te) or made.Wish.te_s, voxel, tilt_deg=tilt, lesions=lesions, **more)
+        with bars(not as_json):
+            if what is What.gre:
+                made.write_gre(out, wish, seed)
+            else:
+                made.write_bids(out, wish, seed, subjects, None if as_json else typer.echo)
     files = sorted(str(p) for p in out.rglob("*") if p.is_file())
-    typer.echo(json.dumps({"files": files}) if as_json else f"wrote {len(files)} files to {out}")
+    typer.echo(json.dumps({"files": files, **said}) if as_json else f"wrote {len(files)} files to {out}")
 
 
 class MapUnit(StrEnum):

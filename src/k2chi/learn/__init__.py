@@ -1,0 +1,1 @@
+"""How networks are taught: data made on the fly, losses, and one training loop."""

@@ -1,0 +1,117 @@
+"""Training data made on the fly: our generator. A call with a number gives the batch of that number."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from k2chi.data import Grid, Size, Vector
+from k2chi.learn.anatomy import demeaned, fractal, noise_field, painted, scaled, strong_sources
+from k2chi.learn.batch import Batch, Draw
+from k2chi.learn.heads import pieces
+from k2chi.learn.measured import Measurement, blob, geometry, outside_field, two_fold
+from k2chi.ops.dipole import dipole_kernel
+from k2chi.ops.fourier import crop_to, pad_to
+from k2chi.ops.linear import Linear
+
+Anatomy = Literal["bodies", "fractal", "head"]
+
+
+@dataclass(frozen=True)
+class Anything:
+    """Cubes of bodies, fractal tissue and pieces of the digital head, measured at random.
+
+    Sources lie in the cube; χ has mean zero in the mask, so that the field of the label is the local field.
+    What is added: noise that varies in space, patches off by whole turns, and fields of sources outside the
+    mask, weak ones as a background removal leaves behind, or with `total` far stronger than the local field.
+    No source: made for this package.
+    """
+
+    size: int = 48
+    """Edge of a cube [voxels]."""
+    batch: int = 8
+    """Cubes of one geometry."""
+    voxel_mm: tuple[float, float] = (0.4, 2.5)
+    """Range of a voxel's edges [mm]."""
+    anisotropy: float = 4.0
+    """Largest ratio of a voxel's edges."""
+    oblique: float = 0.5
+    """Share of batches whose B0 is not along the last axis."""
+    bodies: float = 0.35
+    """Share of batches made of bodies."""
+    heads: float = 0.3
+    """Share of batches that are pieces of digital heads; the rest is fractal tissue."""
+    persons: int = 3
+    """Digital heads that pieces are taken from, 1 to 3; each costs some 15 s when it is first needed."""
+    spread_ppm: tuple[float, float] = (0.03, 0.1)
+    """Range of the standard deviation of χ before strong sources [ppm]."""
+    strong: float = 0.15
+    """Share of cubes with a calcification or a bleed."""
+    residual: float = 0.15
+    """Largest background left in a local field, relative to the local field."""
+    total: bool = False
+    """True for the total field: the background is 3 to 40 times the local field."""
+    measurement: Measurement = Measurement()
+    """Noise and faults."""
+
+    def __post_init__(self) -> None:
+        if self.size < 8 or self.batch < 1 or self.anisotropy < 1:
+            raise ValueError("training cubes need an edge of 8 voxels, a batch of one, an anisotropy of one")
+
+    def __call__(self, number: int, device: torch.device | str = "cpu") -> Batch:
+        """Batch `number`: the same number gives the same batch on the same device."""
+        draw = Draw(number, device)
+        n, shape = self.batch, (self.size, self.size, self.size)
+        voxel, b0 = geometry(draw, self.voxel_mm, self.anisotropy, self.oblique)
+        grid = Grid.of(shape, voxel, b0)
+        support = blob(draw, n, shape)
+        kind = self._kind(draw.number())
+        chi = torch.zeros(n, *shape, device=draw.device)
+        if kind == "head":
+            chi, brain = pieces(draw, n, shape, voxel, self.persons)
+            kept = support & brain
+            enough = kept.sum((-3, -2, -1), keepdim=True) > 0.2 * support.sum((-3, -2, -1), keepdim=True)
+            support = torch.where(enough, kept, support)
+        else:
+            chi = self._drawn(draw, kind, n, shape, voxel)
+        size = draw.log_uniform(n, 1, 1, 1, low=self.spread_ppm[0], high=self.spread_ppm[1])
+        chi = scaled(chi, support, size)
+        vessels = 0 if kind == "head" else int(draw.number(0, 5))
+        chi = demeaned(chi + strong_sources(draw, n, shape, voxel, vessels, self.strong), support)
+        d, wide = two_fold(grid, draw.device)
+        local = crop_to(d(pad_to(chi, wide)), shape)
+        field, weight = self.measurement(
+            draw, local + self._beyond(draw, d, wide, local, support), chi, support
+        )
+        kernel = dipole_kernel(grid, shape, "green").to(draw.device)
+        return Batch(chi, field, local, weight, support, kernel, grid.voxel_mm, grid.b0_dir)
+
+    def _kind(self, u: float) -> Anatomy:
+        return "bodies" if u < self.bodies else "head" if u < self.bodies + self.heads else "fractal"
+
+    def _drawn(
+        self, draw: Draw, kind: Anatomy, n: int, shape: Size, voxel: Vector
+    ) -> Float[Tensor, "n x y z"]:
+        """Bodies alone, or fractal tissue with a few; some with smooth texture."""
+        if kind == "bodies":
+            chi = painted(draw, n, shape, voxel, count=int(draw.number(8, 40)))
+        else:
+            chi = fractal(draw, n, shape) + 0.5 * painted(draw, n, shape, voxel, 6, largest=0.2)
+        texture = noise_field(draw, n, shape, 0.05, draw.uniform(n, 1, 1, 1, low=1.5, high=3.5))
+        return chi + 0.25 * draw.uniform(n, 1, 1, 1) * texture
+
+    def _beyond(
+        self, draw: Draw, d: Linear, wide: Size, local: Tensor, support: Tensor
+    ) -> Float[Tensor, "n x y z"]:
+        """Fields of sources outside the mask."""
+        n = local.shape[0]
+        w = support.to(local)
+        count = w.sum((-3, -2, -1), keepdim=True).clamp_min(1)
+        size = ((local * w).square().sum((-3, -2, -1), keepdim=True) / count).sqrt()
+        if self.total:
+            ratio = draw.log_uniform(n, 1, 1, 1, low=3, high=40)
+        else:
+            ratio = self.residual * draw.uniform(n, 1, 1, 1)
+        return size * ratio * outside_field(draw, d, wide, support)

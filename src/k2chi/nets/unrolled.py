@@ -1,0 +1,123 @@
+"""Our own: steps that apply the scan's true dipole operator, each followed by a small learned regulariser."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from k2chi.nets.given import Answer, Given
+from k2chi.nets.regulariser import Regulariser
+from k2chi.ops.fourier import SPACE
+from k2chi.solve.cg import cg
+
+
+@dataclass(frozen=True)
+class UnrolledConfig:
+    """Data consistency and regulariser in turn, for any voxel shape and B0 direction."""
+
+    steps: int = 4
+    """Rounds of data consistency and regulariser."""
+    widths: tuple[int, ...] = (8, 32, 48)
+    """Channels of the regulariser at full, half and quarter resolution."""
+    depth: int = 2
+    """Residual blocks at each lower resolution."""
+    shared: bool = True
+    """One regulariser for all steps, told which step it is; else one for each."""
+    total: bool = False
+    """True for networks that take the total field and explain the background by sources outside."""
+    start: int = 15
+    """Conjugate-gradient steps of the background's first guess, with `total`."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or len(self.widths) < 1 or min(self.widths) < 1 or self.start < 1:
+            raise ValueError("an unrolled network needs at least one step, one width and one start step")
+
+    def build(self) -> "Unrolled":
+        """The network with fresh weights: at first it is preconditioned descent without regulariser."""
+        return Unrolled(self)
+
+
+class Unrolled(nn.Module):
+    """χ ← χ + F⁻¹ D/(D² + μ) F w²(f − Dχ), then χ ← χ + R(χ, last step, mask, weight, geometry).
+
+    The field is divided by its own weighted size and χ multiplied by it, so that the map of c times the field
+    is c times the map, exactly. R sees the whole volume, cropped to the support's bounding box.
+    """
+
+    axial = False
+
+    def __init__(self, config: UnrolledConfig) -> None:
+        super().__init__()
+        self.config = config
+        count = 1 if config.shared else config.steps
+        self.regularisers = nn.ModuleList(
+            Regulariser(4, 2, config.widths, config.depth, told=9 + config.steps) for _ in range(count)
+        )
+        start = torch.logspace(-1, -2, config.steps) if config.steps > 1 else torch.tensor([0.03])
+        self.log_mu = nn.Parameter(start.log())
+
+    def invert(self, given: Given) -> Answer:
+        """χ inside the support; its mean is arbitrary."""
+        s, w2 = given.support, given.weight.square()
+        outside = self._background(given) if self.config.total else torch.zeros_like(given.field)
+        left = given.field - given.d(outside) if self.config.total else given.field
+        local = Given(left, given.weight, s, given.kernel, given.voxel_mm, given.b0_dir)
+        scale = local.scale()
+        f = local.over(scale).field
+        free, moved = (1 - s) * (1 - (given.weight > 0).to(s)), torch.zeros_like(f)
+        x, spread = torch.zeros_like(f), torch.zeros_like(f)
+        box = _bounds(s)
+        for k in range(self.config.steps):
+            step = self._toward(f - given.d(x + moved), w2, given.kernel, k)
+            x = x + s * step
+            if self.config.total:
+                moved = moved + free * step
+            seen = torch.stack([x, s * step, s, given.weight], 1)[(..., *box)]
+            told = torch.cat([given.geometry, nn.functional.one_hot(torch.tensor(k), len(self.log_mu)).to(f)])
+            change = self.regularisers[0 if self.config.shared else k](seen, told)
+            x = x + s * _put(change[:, 0], box, s)
+            spread = _put(change[:, 1], box, s)
+        return Answer(x * scale, s * spread.clamp(-12, 6).exp() * scale)
+
+    def _toward(
+        self, residual: Float[Tensor, "n x y z"], w2: Tensor, d: Float[Tensor, "x y h"], k: int
+    ) -> Float[Tensor, "n x y z"]:
+        """The step of χ that explains the weighted residual, damped where D is small."""
+        spectrum = torch.fft.rfftn(w2 * residual, dim=SPACE) * (d / (d.square() + self.log_mu[k].exp()))
+        out: Tensor = torch.fft.irfftn(spectrum, s=residual.shape[-3:], dim=SPACE)
+        return out
+
+    def _background(self, given: Given) -> Float[Tensor, "n x y z"]:
+        """Sources outside the support that explain most of the field; not learned."""
+        with torch.no_grad():
+            d, w2 = given.d, given.weight.square()
+            free = 1 - given.support
+            return cg(
+                lambda u: free * d.H(w2 * d(u)),
+                free * d.H(w2 * given.field),
+                iterations=self.config.start,
+                tolerance=1e-4,
+                what="background",
+            )
+
+
+Box = tuple[slice, slice, slice]
+
+
+def _bounds(support: Float[Tensor, "n x y z"], margin: int = 2) -> Box:
+    """The box that holds every support of the batch, a little wider."""
+    out = []
+    for axis in (1, 2, 3):
+        hit = support.movedim(axis, 0).flatten(1).any(1).nonzero()
+        low, high = (int(hit[0]), int(hit[-1]) + 1) if hit.numel() else (0, 1)
+        out.append(slice(max(low - margin, 0), min(high + margin, support.shape[axis])))
+    return out[0], out[1], out[2]
+
+
+def _put(x: Float[Tensor, "n u v w"], box: Box, like: Float[Tensor, "n x y z"]) -> Float[Tensor, "n x y z"]:
+    """The box laid back, zeros elsewhere."""
+    pads = [
+        p for s, n in zip(reversed(box), reversed(like.shape), strict=False) for p in (s.start, n - s.stop)
+    ]
+    return nn.functional.pad(x, pads)

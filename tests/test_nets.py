@@ -1,0 +1,186 @@
+"""Networks: sizes as published, physics inside ours, and laws that hold whatever the weights."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from k2chi.data import Grid
+from k2chi.nets import DEEPQSM, QSMNET, Given, SIQSMConfig, UNetConfig, UnrolledConfig
+from k2chi.nets.record import from_record, to_record
+from k2chi.nets.regulariser import Regulariser
+from k2chi.ops import dipole_kernel
+
+SMALL = {
+    "SI-QSM": SIQSMConfig(width=4),
+    "U-Net": UNetConfig(width=2, levels=3),
+    "unrolled": UnrolledConfig(2, (4, 6), 1),
+    "unrolled, own regularisers": UnrolledConfig(2, (4,), shared=False),
+    "total": UnrolledConfig(2, (4, 6), 1, total=True, start=5),
+}
+every = pytest.mark.parametrize("config", SMALL.values(), ids=SMALL)
+
+
+def given(shape=(14, 18, 12), voxel=(1.0, 1.2, 2.0), b0=(0.1, 0.3, 0.95), n=2):
+    """Noise for a field, in a box with a rim, unequal weights."""
+    draw = torch.Generator().manual_seed(0)
+    grid = Grid.of(shape, voxel, b0)
+    support = torch.zeros(n, *shape)
+    support[:, 2:-2, 3:-3, 2:-1] = 1
+    weight = support * torch.rand(n, *shape, generator=draw)
+    field = 0.1 * torch.randn(n, *shape, generator=draw) * support
+    return Given(field, weight, support, dipole_kernel(grid, shape, "green"), grid.voxel_mm, grid.b0_dir)
+
+
+def taught(config):
+    """A network whose weights are all drawn anew, so that nothing hides behind a zero."""
+    torch.manual_seed(0)
+    network = config.build().eval()
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    return network
+
+
+def parameters(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+def test_si_qsm_has_its_published_size():
+    """23.35 million parameters, and 33, 80, 160, 320 and 384 channels at its levels."""
+    network = SIQSMConfig().build()
+    assert parameters(network) == pytest.approx(23.35e6, abs=0.1e6)
+    seen = []
+    for module in (network.phase, *network.deepen, network.bottom):
+        module.register_forward_hook(lambda m, i, out: seen.append(out.shape[1]))
+    with torch.no_grad():
+        out = network(torch.zeros(1, 16, 16, 16), torch.ones(1, 16, 16, 16))
+    assert seen == [33, 80, 160, 320, 384]
+    assert out.shape == (1, 16, 16, 16)
+
+
+def test_the_u_nets_have_their_sizes():
+    """QSMnet's 99.4 million; ours for DeepQSM, whose widths are not known."""
+    assert parameters(QSMNET.build()) == pytest.approx(99.4e6, abs=0.1e6)
+    assert parameters(DEEPQSM.build()) == pytest.approx(5.64e6, abs=0.01e6)
+
+
+@pytest.mark.parametrize("config", [SIQSMConfig(width=4), UNetConfig(2, 3)], ids=["SI-QSM", "U-Net"])
+def test_sizes_that_do_not_divide_are_refused_by_the_layers(config):
+    network = config.build()
+    volumes = [torch.zeros(1, 16, 18, 16)] * (2 if isinstance(config, SIQSMConfig) else 1)
+    with pytest.raises(ValueError, match="divide by"):
+        network(*volumes)
+
+
+@every
+def test_any_size_zero_outside_and_every_weight_learns(config):
+    """`invert` pads and crops; each parameter has a gradient."""
+    network, g = taught(config), given()
+    answer = network.invert(g)
+    assert answer.chi.shape == g.field.shape
+    assert not answer.chi[g.support == 0].any()
+    (answer.chi.square().sum() + (0 if answer.spread is None else answer.spread.sum())).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+OURS = pytest.mark.parametrize("config", list(SMALL.values())[2:], ids=list(SMALL)[2:])
+
+
+@OURS
+def test_ours_scales_with_the_field_exactly(config):
+    """Powers of two, so that rounding stays out; either sign of scale is another matter."""
+    network, g = taught(config), given()
+    with torch.no_grad():
+        one, more = network.invert(g), network.invert(replace(g, field=4 * g.field))
+    torch.testing.assert_close(more.chi, 4 * one.chi, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(more.spread, 4 * one.spread, rtol=1e-4, atol=1e-6)
+
+
+@OURS
+def test_ours_gives_nothing_for_nothing(config):
+    answer = taught(config).invert(replace(given(), field=torch.zeros(2, 14, 18, 12)))
+    assert not answer.chi.any()
+    assert not answer.spread.any()
+
+
+@OURS
+def test_ours_does_not_look_where_the_weight_is_zero(config):
+    network, g = taught(config), given()
+    wild = replace(g, field=torch.where(g.weight > 0, g.field, 7.0))
+    with torch.no_grad():
+        torch.testing.assert_close(network.invert(wild).chi, network.invert(g).chi, rtol=1e-3, atol=1e-6)
+
+
+@OURS
+def test_cubes_of_a_batch_do_not_mix(config):
+    """The second cube alone gives what it gives beside the first, but for the background's common steps."""
+    network, g = taught(config), given()
+    alone = replace(g, field=g.field[1:], weight=g.weight[1:], support=g.support[1:])
+    with torch.no_grad():
+        a, b = network.invert(alone).chi[0], network.invert(g).chi[1]
+    assert float((a - b).norm() / b.norm()) < (0.3 if config.total else 1e-4)
+
+
+def test_fresh_ours_descends_the_misfit_for_the_true_geometry():
+    """Untaught it is data consistency alone: more steps fit better, and the right kernel matters."""
+    g = given(n=1)
+    truth = torch.randn(1, 14, 18, 12, generator=torch.Generator().manual_seed(1)) * g.support
+    g = replace(g, field=g.d(truth) * g.support, weight=g.support)
+    turned = dipole_kernel(Grid.of((14, 18, 12), (1, 1, 1), (1, 0, 0)), (14, 18, 12), "green")
+
+    def misfit(steps, kernel):
+        with torch.no_grad():
+            chi = UnrolledConfig(steps, (4,)).build().invert(replace(g, kernel=kernel)).chi
+        return float(((g.d(chi) - g.field) * g.weight).norm() / g.field.norm())
+
+    assert misfit(8, g.kernel) < misfit(2, g.kernel) < 0.5
+    assert misfit(8, turned) > 0.6
+
+
+def test_total_explains_a_background_by_sources_outside():
+    """A field ten times as strong from outside changes the fresh network's map little."""
+    g = given(shape=(24, 24, 24), voxel=(1, 1, 1), n=1)
+    s = torch.zeros(1, 24, 24, 24)
+    s[:, 8:16, 8:16, 8:16] = 1
+    inside, outside = torch.zeros(1, 24, 24, 24), torch.zeros(1, 24, 24, 24)
+    inside[:, 11:13, 11:13, 11:13] = 0.1
+    outside[:, 10:14, 10:14, 3:5] = 9.0
+    far = g.d(outside) * s
+    near = g.d(inside) * s
+    assert far.norm() > 5 * near.norm()
+    network = UnrolledConfig(3, (4,), total=True, start=60).build()
+    g = replace(g, weight=s, support=s)
+    with torch.no_grad():
+        both = network.invert(replace(g, field=near + far)).chi
+        silent = network.invert(replace(g, field=far)).chi
+    assert both[0, 11:13, 11:13, 11:13].mean() > 0.02
+    assert silent.norm() < 0.5 * both.norm()
+
+
+def test_regulariser_is_told_of_the_geometry_and_starts_silent():
+    x, told = torch.randn(1, 3, 8, 8, 8), torch.randn(5)
+    fresh = Regulariser(3, 2, (4, 6, 8), 1, told=5)
+    assert not fresh(x, told).any()
+    torch.nn.init.normal_(fresh.last.weight)
+    assert not torch.allclose(fresh(x, told), fresh(x, told + 1))
+
+
+@every
+def test_configurations_survive_json(config):
+    classes = (SIQSMConfig, UNetConfig, UnrolledConfig)
+    assert from_record(to_record(config), classes) == config
+
+
+def test_unknown_and_unfitting_records_are_refused():
+    with pytest.raises(ValueError, match="none of"):
+        from_record({"kind": "Nothing"}, (SIQSMConfig,))
+    with pytest.raises(ValueError, match="train it anew"):
+        from_record({"kind": "SIQSMConfig", "height": 3}, (SIQSMConfig,))
+
+
+def test_bad_configurations_are_refused():
+    with pytest.raises(ValueError, match="at least one step"):
+        UnrolledConfig(steps=0)
+    with pytest.raises(ValueError, match="odd kernel"):
+        UNetConfig(kernel=4)

@@ -14,7 +14,7 @@ from math import prod
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Complex, Float, Int64
+from jaxtyping import Bool, Complex, Float, Int64, Shaped
 from torch import Tensor
 
 from k2chi import units
@@ -200,6 +200,18 @@ class Lines:
             t = getattr(self, name)
             if t is not None and t.shape[0] != self.data.shape[0]:
                 raise ValueError(f"{t.shape[0]} values of {name} for {self.data.shape[0]} readouts")
+
+    def __getitem__(self, which: Shaped[Tensor, "some"] | slice) -> "Lines":
+        """Some of the readouts: by index, by truth, or a stretch of them."""
+        return Lines(
+            self.data[which],
+            self.ky[which],
+            self.kz[which],
+            self.average[which],
+            self.shot[which],
+            self.reverse[which],
+            None if self.time_s is None else self.time_s[which],
+        )
 
 
 @dataclass(frozen=True, eq=False)

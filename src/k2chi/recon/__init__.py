@@ -4,8 +4,10 @@
 """
 
 from k2chi.recon.compress import GeometricCompression, SVDCompression
+from k2chi.recon.ghost import GhostCorrection, Navigated, Refined
 from k2chi.recon.maps import AdaptiveMaps
 from k2chi.recon.sense import CGSENSE, Adjoint
+from k2chi.recon.shots import NavigatedShots, ShotCorrection, SteadyDrift
 
 Compression = SVDCompression | GeometricCompression
 """Calibration data → `Virtual` coils."""
@@ -21,6 +23,12 @@ __all__ = [
     "CoilMaps",
     "Compression",
     "GeometricCompression",
+    "GhostCorrection",
+    "Navigated",
+    "NavigatedShots",
     "Reconstruction",
+    "Refined",
     "SVDCompression",
+    "ShotCorrection",
+    "SteadyDrift",
 ]

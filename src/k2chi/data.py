@@ -254,8 +254,8 @@ class KSpace:
     noise: Complex[Tensor, "coil sample"] | None = None
     """Noise-only samples, to whiten the coils; None once they are white."""
     reference: Complex[Tensor, "coil rx ry rz"] | None = None
-    """Fully sampled centre from a scan of its own, to calibrate coils: zero frequency at index n//2, and
-    the image corner at index 0 of its transform as in `data`."""
+    """Fully sampled centre from a scan of its own, to calibrate coils: the centre of what `data`
+    would hold of it, zero frequency at index n//2."""
 
     def __post_init__(self) -> None:
         _same(self.grid, data=self.data)

@@ -63,13 +63,13 @@ class Assemble:
             phase = correction(readouts) if correction is not None else None
             readouts = readouts if phase is None else readouts.without(phase)
         if self.averages is None:
-            return _placed(readouts.lines(), e, shape)
+            return _placed(readouts.lines(), e, shape, shape)
         try:
-            return _placed(_of_one_average(readouts.lines()), e, shape)
+            return _placed(_of_one_average(readouts.lines()), e, shape, shape)
         except _Several:
             pass  # what was placed so far is let go before all is placed anew
         phase = self.averages(readouts)
-        return _placed((readouts if phase is None else readouts.without(phase)).lines(), e, shape)
+        return _placed((readouts if phase is None else readouts.without(phase)).lines(), e, shape, shape)
 
 
 class _Several(Exception):
@@ -106,18 +106,19 @@ def _check(raw: Raw, echo: int, mix: Tensor | None) -> None:
 
 
 def _placed(
-    blocks: Iterable[Lines], e: Encoding, shape: Size
+    blocks: Iterable[Lines], e: Encoding, shape: Size, whole: Size
 ) -> tuple[Complex[Tensor, "coil kx ky kz"], Float[Tensor, "ky kz"]]:
     """Sum of the readouts at each place of `shape`, zero frequency at index 0, slices not yet transformed;
-    and how many there were. Readouts outside `shape` are left out."""
+    and how many there were. Readouts outside `shape` are left out. The image's corner is that of the grid
+    of `whole` voxels, also where `shape` is the centre only."""
     data, count = torch.zeros(0, dtype=torch.complex64), torch.zeros(shape[1] * shape[2])
     for block in blocks:
         _in_range(block, e)
         fy, fz = block.ky - e.centre[1], block.kz - (0 if e.slices else e.centre[2])
-        turn = fy.double() * (shape[1] // 2) / shape[1]
+        turn = fy.double() * (whole[1] // 2) / whole[1]
         inside = (fy >= -(shape[1] // 2)) & (fy <= (shape[1] - 1) // 2)
         if not e.slices:
-            turn = turn + fz.double() * (shape[2] // 2) / shape[2]
+            turn = turn + fz.double() * (whole[2] // 2) / whole[2]
             inside &= (fz >= -(shape[2] // 2)) & (fz <= (shape[2] - 1) // 2)
         k = torch.fft.fft(block.data, norm="ortho")
         k *= torch.exp(-2j * torch.pi * turn)[:, None, None].to(k)
@@ -172,7 +173,7 @@ def _reference(raw: Raw, readouts: Readouts) -> Complex[Tensor, "coil rx ry rz"]
         _in_range(block, e)
         count[block.ky, block.kz] += 1
     shape = (whole[0], *_box(count > 0, e))
-    data, repeats = _placed(blocks, e, shape)
+    data, repeats = _placed(blocks, e, shape, whole)
     data = data / repeats
     if e.slices:
         data = torch.fft.fft(data, norm="ortho")

@@ -64,7 +64,8 @@ def _split(x: Shaped[Tensor, "*n"], axis: int) -> Shaped[Tensor, "*n"]:
     n = x.shape[axis]
     if n < LEAST:
         return x
-    even, odd = (x.narrow(axis, 0, n - n % 2).unflatten(axis, (n // 2, 2)).select(axis, i) for i in (0, 1))
+    whole = x.narrow(axis, 0, n - n % 2).movedim(axis, 0)
+    even, odd = whole[0::2].movedim(0, axis), whole[1::2].movedim(0, axis)
     even2, odd2 = torch.roll(even, -1, axis), torch.roll(odd, -1, axis)
     low = LOW[0] * even + LOW[1] * odd + LOW[2] * even2 + LOW[3] * odd2
     high = HIGH[0] * even + HIGH[1] * odd + HIGH[2] * even2 + HIGH[3] * odd2

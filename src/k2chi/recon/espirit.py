@@ -85,7 +85,8 @@ def signal_projector(
             gram += flat.mT @ flat.conj()
     power, vectors = torch.linalg.eigh(gram)
     v = vectors[:, power > threshold**2 * power[-1]]
-    return (v @ v.mH).reshape(coils, *kernel, coils, *kernel)
+    p: Tensor = (v @ v.mH).reshape(coils, *kernel, coils, *kernel)
+    return p
 
 
 def eigenmaps(

@@ -54,7 +54,7 @@ class SparseSENSE:
         seen: Bool[Tensor, "#x #y #z"],
         maps: Complex[Tensor, "coil x y z"],
     ) -> Complex[Tensor, "x y z"]:
-        axes = SPACE
+        axes: tuple[int, ...] = SPACE
         if len(seen) == 1:
             y, axes = along_readout(y), PLANE
         step = 1 / max(strongest(maps), 1e-30)

@@ -50,19 +50,31 @@ def excitations(
 ) -> Int64[np.ndarray, "line"]:
     """Number of the excitation that each readout belongs to, from their order.
 
-    A new one begins where a navigator follows an image line, where the echo number does not rise in a scan
-    of one line an excitation, where it falls, where `turn` (slice, average, …) changes within an echo, and
-    where an echo has had its `train` of lines.
+    A new one begins where a navigator follows an image line of the same or a later echo, where the echo
+    number falls, where `turn` (slice, average, …) changes within an echo, and where an echo has had its
+    `train` of lines.
     """
     out = np.zeros(len(nav), dtype=np.int64)
     now = had = 0
     for i in range(1, len(nav)):
         had = had + (not nav[i - 1]) if echo[i] == echo[i - 1] else 0
-        fresh = nav[i] and not nav[i - 1]
+        fresh = nav[i] and not nav[i - 1] and echo[i] <= echo[i - 1]
         fresh |= echo[i] < echo[i - 1] or (echo[i] == echo[i - 1] and turn[i] != turn[i - 1])
         if fresh or (had >= train and not nav[i] and echo[i] == echo[i - 1]):
             now, had = now + 1, 0
         out[i] = now
+    return out
+
+
+def following(kind: Int64[np.ndarray, "line"]) -> Int64[np.ndarray, "line"]:
+    """For each navigator the image readout after it, for others themselves: what a navigator belongs to.
+
+    Counters of navigators mean other things than those of the image, for instance its average.
+    """
+    image, out = np.flatnonzero(kind == Kind.image), np.arange(len(kind))
+    aside = np.flatnonzero(kind == Kind.navigator)
+    if len(image):
+        out[aside] = image[np.searchsorted(image, aside).clip(max=len(image) - 1)]
     return out
 
 
@@ -92,8 +104,9 @@ class Readouts:
         facts: dict[str, str | float | tuple[float, ...]],
         warnings: list[str],
         repetition: int = 0,
+        noise: torch.Tensor | None = None,
     ) -> Raw:
-        """The scan, checked against its own header."""
+        """The scan, checked against its own header; `noise` is that of another measurement."""
         self._check(scan, encoding)
         c, told = self.counters, list(warnings)
         first = int(np.flatnonzero(c.kind == Kind.image)[0])
@@ -110,7 +123,7 @@ class Readouts:
         self._calibration(encoding, image, len(reference))
         if (c.repetition[aside] == repetition).any():
             aside = aside[c.repetition[aside] == repetition]
-        noise = self._noise(coils)
+        noise = self._noise(coils) if noise is None else noise
         if noise is None:
             told.append(
                 "no noise readouts: coils are weighted as they are; "

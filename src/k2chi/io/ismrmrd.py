@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from k2chi.data import Encoding, Grid, Raw, Scan, Vector, as_affine
-from k2chi.io.counters import Counters, Kind, Readouts, excitations, ranked
+from k2chi.io.counters import Counters, Kind, Readouts, excitations, following, ranked
 from k2chi.io.ismrmrdheader import BOTH, FLAGS, LPS, REVERSE, TICK_S, Header
 from k2chi.io.ismrmrdwrite import write
 from k2chi.io.nifti import ALONG_BORE
@@ -245,7 +245,8 @@ def _counters(
     if "shot" in header.own:
         shot, time = heads["user_int"][:, 0].astype(np.int64), heads["user_float"][:, 0]
     else:
-        aside = kind == Kind.navigator
+        aside, own = kind == Kind.navigator, following(kind)
+        idx |= {n: idx[n][own] for n in ("average", "repetition")}
         turn = number + (number.max() + 1) * idx["average"]
         taken = np.isin(kind, (Kind.image, Kind.navigator))
         shot = np.zeros(len(kind), dtype=np.int64)

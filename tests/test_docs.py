@@ -10,8 +10,10 @@ from types import UnionType
 from typing import get_args
 
 import pytest
+from typer.testing import CliRunner
 
 import k2chi
+from k2chi.app.cli import app
 
 MODULES = [
     importlib.import_module(info.name)
@@ -100,3 +102,10 @@ def test_everything_public_is_explained(module):
         assert (value.__doc__ or "").strip(), f"{module.__name__}.{name}"
         if inspect.isclass(value):
             assert not value.__doc__.startswith(f"{name}("), f"{name}: the docstring was left to dataclass"
+
+
+def test_help_keeps_units_in_brackets():
+    """Square brackets are markup to some help formatters, which swallow them."""
+    text = CliRunner().invoke(app, ["qsm", "--help"], env={"COLUMNS": "200"}).output
+    assert "Echo time [s]" in text
+    assert "Field strength [T]" in text

@@ -31,7 +31,9 @@ from k2chi.app.options import (
 from k2chi.app.roi import roi
 from k2chi.app.stats import stats
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
+)
 
 
 def _version(wanted: bool) -> bool:

@@ -1,6 +1,5 @@
 """Pages that are made from the source when the site is built: methods, examples, API, benchmarks."""
 
-import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -8,7 +7,7 @@ import re
 from pathlib import Path
 
 import k2chi
-from k2chi.about import about, stages
+from k2chi.about import about, choices, stages
 from k2chi.config import dumps as as_toml
 from k2chi.config import members, recipe, shipped
 from k2chi.pipeline import Pipeline
@@ -84,12 +83,11 @@ def methods_page() -> str:
         "",
     ]
     for stage, hint in stages(Pipeline):
-        choices = [m for m in members(hint) if dataclasses.is_dataclass(m) or m is type(None)]
-        if not any(dataclasses.is_dataclass(m) for m in choices):
+        if not choices(hint):
             continue
         title, what = STAGES.get(stage, (stage, ""))
         out += [f"## {title}", "", f"`{stage}`: {what}.", ""]
-        for method in choices:
+        for method in members(hint):
             if method is type(None):
                 out += ['`"none"` leaves the stage out.', ""]
                 continue

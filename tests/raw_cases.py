@@ -111,14 +111,14 @@ def raw_of(images, maps, plan=Plan(), te_s=(0.02,), grid=None):
 
     def lines(echo):
         for start in range(0, len(order.ky), plan.block):
-            part = _take(order, slice(start, start + plan.block))
+            part = order[start : start + plan.block]
             fz = part.kz if plan.slices else part.kz - centre[2]
             yield replace(part, data=taken(echo, part, part.ky - centre[1], fz))
 
     def navigators(echo):
         """Three readouts (+ − +) before the first readout of every shot."""
         first = torch.tensor([i for i in range(len(order.shot)) if _new(order, i)])
-        part = _take(order, first.repeat_interleave(3))
+        part = order[first.repeat_interleave(3)]
         turn = torch.arange(3).repeat(len(first))
         begin = torch.floor(part.time_s / plan.tr_s) * plan.tr_s
         part = replace(
@@ -201,13 +201,6 @@ def _order(plan, matrix, centre):
     ky, kz, average, shot, reverse, time = (torch.tensor(column) for column in zip(*rows, strict=True))
     none = torch.zeros(len(rows), 0, 0, dtype=torch.complex64)
     return Lines(none, ky, kz, average, shot, reverse, time.double())
-
-
-def _take(lines, index):
-    return Lines(
-        lines.data[index],
-        *[getattr(lines, n)[index] for n in ("ky", "kz", "average", "shot", "reverse", "time_s")],
-    )
 
 
 def _new(order, i):

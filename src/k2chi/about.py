@@ -159,12 +159,16 @@ def stages(kind: type) -> Iterator[tuple[str, Any]]:
             yield from ((f"{stage}.{inner}", its) for inner, its in stages(hint))  # type: ignore[arg-type]
 
 
+def choices(hint: Any) -> list[Any]:
+    """The methods that a stage of this type may take; none for a plain setting."""
+    return [m for m in members(hint) if dataclasses.is_dataclass(m)]
+
+
 def methods(kind: type) -> Iterator[About]:
     """Every method that a stage of `kind` may take, stage by stage."""
     for stage, hint in stages(kind):
-        for member in members(hint):
-            if dataclasses.is_dataclass(member):
-                yield about(member, stage)  # type: ignore[arg-type]
+        for member in choices(hint):
+            yield about(member, stage)
 
 
 def used(method: Any) -> Iterator[tuple[str, Any]]:

@@ -14,7 +14,7 @@ from math import prod
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Complex, Float, Int64
+from jaxtyping import Bool, Complex, Float, Int64, Shaped
 from torch import Tensor
 
 from k2chi import units
@@ -201,6 +201,18 @@ class Lines:
             if t is not None and t.shape[0] != self.data.shape[0]:
                 raise ValueError(f"{t.shape[0]} values of {name} for {self.data.shape[0]} readouts")
 
+    def __getitem__(self, which: Shaped[Tensor, "some"] | slice) -> "Lines":
+        """Some of the readouts: by index, by truth, or a stretch of them."""
+        return Lines(
+            self.data[which],
+            self.ky[which],
+            self.kz[which],
+            self.average[which],
+            self.shot[which],
+            self.reverse[which],
+            None if self.time_s is None else self.time_s[which],
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Raw:
@@ -242,8 +254,8 @@ class KSpace:
     noise: Complex[Tensor, "coil sample"] | None = None
     """Noise-only samples, to whiten the coils; None once they are white."""
     reference: Complex[Tensor, "coil rx ry rz"] | None = None
-    """Fully sampled centre from a scan of its own, to calibrate coils: zero frequency at index n//2, and
-    the image corner at index 0 of its transform as in `data`."""
+    """Fully sampled centre from a scan of its own, to calibrate coils: the centre of what `data`
+    would hold of it, zero frequency at index n//2."""
 
     def __post_init__(self) -> None:
         _same(self.grid, data=self.data)

@@ -4,14 +4,18 @@
 """
 
 from k2chi.recon.compress import GeometricCompression, SVDCompression
+from k2chi.recon.espirit import ESPIRiT
+from k2chi.recon.ghost import GhostCorrection, Navigated, Refined
 from k2chi.recon.maps import AdaptiveMaps
 from k2chi.recon.sense import CGSENSE, Adjoint
+from k2chi.recon.shots import NavigatedShots, ShotCorrection, SteadyDrift
+from k2chi.recon.sparse import SparseSENSE
 
 Compression = SVDCompression | GeometricCompression
 """Calibration data → `Virtual` coils."""
-CoilMaps = AdaptiveMaps
+CoilMaps = AdaptiveMaps | ESPIRiT
 """K-space of whitened coils → one set of sensitivities for all echoes."""
-Reconstruction = Adjoint | CGSENSE
+Reconstruction = Adjoint | CGSENSE | SparseSENSE
 """K-space and sensitivities → complex images."""
 
 __all__ = [
@@ -20,7 +24,15 @@ __all__ = [
     "Adjoint",
     "CoilMaps",
     "Compression",
+    "ESPIRiT",
     "GeometricCompression",
+    "GhostCorrection",
+    "Navigated",
+    "NavigatedShots",
     "Reconstruction",
+    "Refined",
     "SVDCompression",
+    "ShotCorrection",
+    "SparseSENSE",
+    "SteadyDrift",
 ]

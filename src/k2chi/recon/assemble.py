@@ -1,6 +1,6 @@
 """Readouts → k-space on its grid, one echo at a time."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,9 +8,11 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from k2chi.data import Encoding, KSpace, Lines, Raw, Size
+from k2chi.recon.averages import AlignedAverages
 from k2chi.recon.ghost import GhostCorrection, Navigated
 from k2chi.recon.ramp import RampInverse
 from k2chi.recon.readouts import Readouts, measured
+from k2chi.recon.shots import NavigatedShots, ShotCorrection
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,16 @@ class Assemble:
     ghost: GhostCorrection | None = Navigated()
     """Brings forward and reversed readouts of EPI onto each other."""
 
+    shots: ShotCorrection | None = NavigatedShots()
+    """Takes off the phase of each shot, from navigators or from the data themselves."""
+    averages: AlignedAverages | None = AlignedAverages()
+    """Takes off the phase by which averages differ."""
+
     def __call__(self, raw: Raw, echo: int, mix: Complex[Tensor, "virtual coil"] | None = None) -> KSpace:
         """K-space of `echo` (from 0) alone. `mix` maps coils to virtual coils: whitening, compression."""
         _check(raw, echo, mix)
         plain = Readouts(raw, echo, mix, self.ramp)
-        readouts = self._corrected(plain)
-        data, count = _placed(readouts.lines(), raw.encoding, raw.grid.shape)
+        data, count = self._corrected(plain)
         if not count.any():
             raise ValueError(f"no readouts of echo {echo + 1}: the file is cut off, or its counters are odd")
         if count.max() > 1:
@@ -48,12 +54,37 @@ class Assemble:
             None if raw.reference is None else _reference(raw, plain),
         )
 
-    def _corrected(self, readouts: Readouts) -> Readouts:
-        """The readouts without the phase errors that each correction finds in what the one before left."""
-        for correction in (self.ghost,):
+    def _corrected(
+        self, readouts: Readouts
+    ) -> tuple[Complex[Tensor, "coil kx ky kz"], Float[Tensor, "ky kz"]]:
+        """K-space without the phase errors that each correction finds in what the one before left."""
+        e, shape = readouts.raw.encoding, readouts.raw.grid.shape
+        for correction in (self.ghost, self.shots):
             phase = correction(readouts) if correction is not None else None
             readouts = readouts if phase is None else readouts.without(phase)
-        return readouts
+        if self.averages is None:
+            return _placed(readouts.lines(), e, shape, shape)
+        try:
+            return _placed(_of_one_average(readouts.lines()), e, shape, shape)
+        except _Several:
+            pass  # what was placed so far is let go before all is placed anew
+        phase = self.averages(readouts)
+        return _placed((readouts if phase is None else readouts.without(phase)).lines(), e, shape, shape)
+
+
+class _Several(Exception):
+    """There is more than one average."""
+
+
+def _of_one_average(blocks: Iterable[Lines]) -> Iterator[Lines]:
+    """The blocks, until a second average turns up: whether there is one, nothing says before."""
+    first = None
+    for block in blocks:
+        numbers = set(block.average.tolist()) | ({first} if first is not None else set())
+        if len(numbers) > 1:
+            raise _Several
+        first = next(iter(numbers), None)
+        yield block
 
 
 def _check(raw: Raw, echo: int, mix: Tensor | None) -> None:
@@ -75,18 +106,19 @@ def _check(raw: Raw, echo: int, mix: Tensor | None) -> None:
 
 
 def _placed(
-    blocks: Iterable[Lines], e: Encoding, shape: Size
+    blocks: Iterable[Lines], e: Encoding, shape: Size, whole: Size
 ) -> tuple[Complex[Tensor, "coil kx ky kz"], Float[Tensor, "ky kz"]]:
     """Sum of the readouts at each place of `shape`, zero frequency at index 0, slices not yet transformed;
-    and how many there were. Readouts outside `shape` are left out."""
+    and how many there were. Readouts outside `shape` are left out. The image's corner is that of the grid
+    of `whole` voxels, also where `shape` is the centre only."""
     data, count = torch.zeros(0, dtype=torch.complex64), torch.zeros(shape[1] * shape[2])
     for block in blocks:
         _in_range(block, e)
         fy, fz = block.ky - e.centre[1], block.kz - (0 if e.slices else e.centre[2])
-        turn = fy.double() * (shape[1] // 2) / shape[1]
+        turn = fy.double() * (whole[1] // 2) / whole[1]
         inside = (fy >= -(shape[1] // 2)) & (fy <= (shape[1] - 1) // 2)
         if not e.slices:
-            turn = turn + fz.double() * (shape[2] // 2) / shape[2]
+            turn = turn + fz.double() * (whole[2] // 2) / whole[2]
             inside &= (fz >= -(shape[2] // 2)) & (fz <= (shape[2] - 1) // 2)
         k = torch.fft.fft(block.data, norm="ortho")
         k *= torch.exp(-2j * torch.pi * turn)[:, None, None].to(k)
@@ -141,7 +173,7 @@ def _reference(raw: Raw, readouts: Readouts) -> Complex[Tensor, "coil rx ry rz"]
         _in_range(block, e)
         count[block.ky, block.kz] += 1
     shape = (whole[0], *_box(count > 0, e))
-    data, repeats = _placed(blocks, e, shape)
+    data, repeats = _placed(blocks, e, shape, whole)
     data = data / repeats
     if e.slices:
         data = torch.fft.fft(data, norm="ortho")

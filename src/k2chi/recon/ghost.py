@@ -21,7 +21,7 @@ class Navigated:
     d(x) = Σ_coils conj((n₋₁ + n₊₁)/2) n₀ of neighbouring navigators, so that phase growing steadily with time
     drops out; slope = ∠Σ conj(d(x)) d(x+1), offset = ∠Σ d(x) e^(−i slope x); half of it is taken off either
     polarity, the same for all coils.
-    Bruder et al. 1992, MRM 23:311, doi:10.1002/mrm.1910230211 (reference scan);
+    Heid 2000, US patent 6,043,651 (three navigators);
     Ahn & Cho 1987, IEEE TMI 6:32, doi:10.1109/TMI.1987.4307795 (slope by autocorrelation).
     A wrong offset shows little in the magnitude and much in the phase. Costs next to nothing.
     """

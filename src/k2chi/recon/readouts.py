@@ -48,6 +48,28 @@ class Readouts:
         found = self.raw.navigators(self.echo) if self.raw.navigators is not None else None
         return None if found is None or not len(found.data) else self.seen(found)
 
+    def central(self, points: int) -> Lines:
+        """Readouts within `points` about the centre of k-space along each phase encoding; of all slices."""
+        e, found = self.raw.encoding, []
+        for block in self.raw.lines(self.echo):
+            near = (block.ky - e.centre[1]).abs() <= points // 2
+            if not e.slices:
+                near &= (block.kz - e.centre[2]).abs() <= points // 2
+            if near.any():
+                found.append(self.seen(block[near]))
+        if not found:
+            raise ValueError("no readouts at the centre of k-space: check its index in the header")
+        times = [block.time_s for block in found if block.time_s is not None]
+        return Lines(
+            torch.cat([block.data for block in found]),
+            torch.cat([block.ky for block in found]),
+            torch.cat([block.kz for block in found]),
+            torch.cat([block.average for block in found]),
+            torch.cat([block.shot for block in found]),
+            torch.cat([block.reverse for block in found]),
+            torch.cat(times) if len(times) == len(found) else None,
+        )
+
     def seen(self, block: Lines) -> Lines:
         """A block of raw readouts as images along the readout, phase errors taken off."""
         data = block.data

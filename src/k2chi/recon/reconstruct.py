@@ -14,7 +14,7 @@ from k2chi.recon import CoilMaps, Compression, Reconstruction
 from k2chi.recon.assemble import Assemble
 from k2chi.recon.calibrate import calibration
 from k2chi.recon.compress import SVDCompression, Virtual
-from k2chi.recon.maps import AdaptiveMaps
+from k2chi.recon.espirit import ESPIRiT
 from k2chi.recon.sense import CGSENSE
 from k2chi.recon.whiten import mixed, whitening
 
@@ -40,7 +40,7 @@ class Reconstruct:
     """Make the coils' noise independent and of variance one, if the scan brings noise samples."""
     compression: Compression | None = SVDCompression()
     """Makes fewer, virtual coils."""
-    maps: CoilMaps = AdaptiveMaps()
+    maps: CoilMaps = ESPIRiT()
     """Finds how each coil sees each place."""
     unfold: Reconstruction = CGSENSE()
     """Makes the image, from k-space and maps."""

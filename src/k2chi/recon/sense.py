@@ -14,7 +14,7 @@ from k2chi.ops.linear import Linear
 from k2chi.progress import track
 from k2chi.solve import cg
 
-SLAB_BYTES = 2**23
+SLAB_BYTES = 2**21
 """As many planes along the readout are solved together as have images of one coil of this size."""
 PLANE = (-2, -1)
 
@@ -97,12 +97,18 @@ def slabs(
         return
     nx = y.shape[1]
     planes = max(1, min(nx, SLAB_BYTES // (y[0, 0].numel() * y.element_size())))
-    hybrid = torch.empty_like(y)
-    for k, h in zip(y, hybrid, strict=True):
-        h.copy_(torch.fft.ifft(k, dim=0, norm="ortho"))
+    hybrid = along_readout(y)
     for n in track(-(-nx // planes), "unfolding"):
         here = slice(n * planes, (n + 1) * planes)
         yield here, hybrid[:, here], PLANE
+
+
+def along_readout(y: Complex[Tensor, "coil x y z"]) -> Complex[Tensor, "coil x y z"]:
+    """Images along the readout of k-space, one coil at a time."""
+    out = torch.empty_like(y)
+    for k, x in zip(y, out, strict=True):
+        x.copy_(torch.fft.ifft(k, dim=0, norm="ortho"))
+    return out
 
 
 def strongest(maps: Complex[Tensor, "coil x y z"]) -> float:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
+from k2chi import config
 from k2chi.background.vsharp import VSHARP
-from k2chi.data import Chi, Coils, Echoes, Field, Maps
+from k2chi.data import Chi, Coils, Echoes, Field, KSpace, Maps
 from k2chi.field.coils_offset import MCPC3DSCoils
 from k2chi.field.fit import WeightedFit
 from k2chi.field.mask import MagnitudeMask
@@ -20,8 +21,11 @@ from k2chi.invert.tkd import TKD
 from k2chi.joint import TGV
 from k2chi.measure.quality import correlation
 from k2chi.measure.reference import MaskMean, NoReference
+from k2chi.ops.fourier import fft
 from k2chi.phantom import GRE, DigitalHead, box
 from k2chi.pipeline import Pipeline
+from k2chi.recon import CGSENSE, SparseSENSE
+from k2chi.recon.reconstruct import Reconstruct
 from k2chi.separate import R2StarSeparation
 
 QUICK = Pipeline(mask=MagnitudeMask(), background=VSHARP(), invert=TKD())
@@ -118,6 +122,36 @@ def test_coils_come_to_the_same_total_field(scan, whole, stages):
     assert "coils" in maps.seconds
     off = (maps.total.ppm - whole.total.ppm)[whole.mask]
     assert float((off - off.median()).abs().median()) < 0.02 * float(whole.total.ppm[whole.mask].std())
+
+
+@pytest.mark.parametrize("unfold", [CGSENSE(), SparseSENSE(iterations=10)], ids=["CG-SENSE", "sparse"])
+def test_undersampled_kspace_comes_to_the_same_total_field(scan, whole, unfold):
+    """Half of the lines beside the centre, from noise samples on: the field of the combined scan."""
+    coils = seen_by(scan.echoes)
+    ny, nz = coils.grid.shape[1:]
+    fy = (torch.fft.fftfreq(ny) * ny).round().long()
+    sampled = ((fy % 2 == 0) | (fy.abs() < 10))[None, None, :, None].expand(1, 1, ny, nz)
+    noise = 1e-3 * torch.randn(5, 1000, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    data = KSpace(fft(coils.signal) * sampled[:, None], sampled, coils.grid, coils.scan, noise)
+    chain = replace(QUICK, recon=Reconstruct(unfold=unfold))
+    maps = chain(data, until="total")
+    assert "recon" in maps.seconds
+    assert not maps.warnings
+    both = whole.mask & maps.mask
+    off = (maps.total.ppm - whole.total.ppm)[both]
+    assert float((off - off.median()).abs().median()) < 0.05 * float(whole.total.ppm[whole.mask].std())
+
+
+def test_recipes_reach_every_setting_of_the_reconstruction():
+    """By one line each, and back through TOML; a lone method need not be named."""
+    lines = ['recon.unfold.method = "SparseSENSE"', "recon.unfold.levels = 2", "recon.whiten = false"]
+    made = config.change(Pipeline(), [*lines, 'recon.compression.method = "none"', "recon.maps.crop = 0.5"])
+    assert made.recon.unfold == SparseSENSE(levels=2)
+    assert (made.recon.whiten, made.recon.compression, made.recon.maps.crop) == (False, None, 0.5)
+    assert config.loads(config.dumps(made), Pipeline) == made
+    assert config.loads("[recon]\nwhiten = false", Pipeline).recon == Reconstruct(whiten=False)
+    with pytest.raises(ValueError, match=r"recon\.unfold has no method 'CGSens'.*did you mean CGSENSE"):
+        config.change(Pipeline(), ['recon.unfold.method = "CGSens"'])
 
 
 # ---- methods that take the phase, and sources told apart

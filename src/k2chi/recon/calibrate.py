@@ -31,7 +31,7 @@ def calibration(kspace: KSpace, points: int) -> Complex[Tensor, "echo coil rx ry
             f"the centre of k-space is fully sampled over {'×'.join(map(str, box))} points only, too few to "
             f"calibrate coils: scan reference lines, or sample {LEAST} or more (better 24) in each direction"
         )
-    return _cut(torch.fft.fftshift(data, dim=SPACE), box)
+    return _lowest(data, box)
 
 
 def _largest_box(full: Bool[Tensor, "x y z"], most: Size) -> Size:
@@ -63,6 +63,14 @@ def _cut(x: Tensor, box: Size) -> Tensor:
     for axis, m in enumerate(box):
         n = x.shape[axis - 3]
         x = x.narrow(axis - 3, n // 2 - m // 2, m)
+    return x
+
+
+def _lowest(x: Complex[Tensor, "*batch kx ky kz"], box: Size) -> Complex[Tensor, "*batch rx ry rz"]:
+    """The lowest frequencies of k-space with its zero at index 0; theirs at index n//2."""
+    for axis, m in zip((-1, -2, -3), reversed(box), strict=True):
+        n = x.shape[axis]
+        x = torch.cat([x.narrow(axis, n - m // 2, m // 2), x.narrow(axis, 0, m - m // 2)], axis)
     return x
 
 

@@ -16,6 +16,12 @@ STAGES = {
     "recon": ("Raw data", "readouts or k-space become one complex image for each echo, by the steps below"),
     "recon.assemble": ("Readouts to k-space", "every readout is put in its place"),
     "recon.assemble.ramp": ("Sampling on ramps", "unevenly spaced samples become images along the readout"),
+    "recon.assemble.ghost": ("EPI ghost", "readouts of both directions are brought onto each other"),
+    "recon.assemble.shots": ("Phase of shots", "what motion and drift turn each shot by is taken off"),
+    "recon.assemble.averages": (
+        "Phase of averages",
+        "averages are turned onto each other before they add up",
+    ),
     "recon.compression": ("Coil compression", "many coils become a few virtual ones"),
     "recon.maps": ("Coil sensitivities", "how each coil sees each place is found"),
     "recon.unfold": ("Unfolding", "k-space and sensitivities become images"),

@@ -47,7 +47,7 @@ class CGSENSE:
     solved apart.
     """
 
-    regularisation: float = 1e-3
+    regularisation: float = 5e-3
     """λ over the largest Σ|S|²; larger is less noisy, and darker where coils see alike."""
     iterations: int = 20
     """Upper limit of conjugate-gradient steps."""

@@ -28,7 +28,7 @@ class SparseSENSE:
     part. Takes off noise, too; weak fine structure goes with it. About twice the time of `CGSENSE`.
     """
 
-    regularisation: float = 2e-3
+    regularisation: float = 5e-4
     """λ over the largest coefficient of Eᴴy; larger is smoother."""
     levels: int = 3
     """How many times averages are split into averages and details."""

@@ -1,0 +1,176 @@
+"""On which lattice an undersampled scan lies, found from the mask itself."""
+
+from dataclasses import dataclass
+from math import floor
+
+import numpy as np
+from jaxtyping import Bool
+from torch import Tensor
+
+Pair = tuple[int, int]
+Flags = np.ndarray[tuple[int, int], np.dtype[np.bool_]]
+
+MOST = 16
+"""Largest acceleration that is looked for."""
+FEW = 0.01
+"""Share of stray lines outside the centre that is borne with."""
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Points i (a, s) + j (0, d) + offset of frequencies along both phase encodings."""
+
+    rows: int
+    """a: every a-th line of the first phase encoding is sampled."""
+    shear: int
+    """s: shift along the second phase encoding from one such line to the next."""
+    columns: int
+    """d: every d-th line of the second phase encoding is sampled, within a line of the first."""
+    offset: Pair = (0, 0)
+    """One point of the lattice."""
+
+    @property
+    def acceleration(self) -> int:
+        """Lines for each one that is sampled."""
+        return self.rows * self.columns
+
+    def holds(self, fy: np.ndarray, fz: np.ndarray) -> Flags:
+        """True at points of the lattice."""
+        y, z = fy - self.offset[0], fz - self.offset[1]
+        return np.asarray((y % self.rows == 0) & ((z - y // self.rows * self.shear) % self.columns == 0))
+
+    @property
+    def steps(self) -> tuple[Pair, Pair]:
+        """The two shortest steps from point to point, the one more along the first axis first."""
+        p, q = (self.rows, self.shear), (0, self.columns)
+        while True:
+            if _dot(p, p) > _dot(q, q):
+                p, q = q, p
+            times = floor(_dot(p, q) / _dot(p, p) + 0.5)
+            if times == 0:
+                return (p, q) if abs(p[0]) * abs(q[1]) >= abs(q[0]) * abs(p[1]) else (q, p)
+            q = (q[0] - times * p[0], q[1] - times * p[1])
+
+    @property
+    def gaps(self) -> tuple[Pair, ...]:
+        """Places of one cell that are not sampled, relative to a point of the lattice."""
+        cell = [(y, z) for y in range(self.rows) for z in range(self.columns)]
+        return tuple(cell[1:])
+
+    def around(self, gap: Pair, count: Pair) -> tuple[Pair, ...]:
+        """Steps from a gap to the nearest `count` points along each direction of the lattice.
+
+        In a direction in which the gap lies on a line of points, an even count is lowered by one, so that
+        there are as many on either side.
+        """
+        (a, b), (c, d) = self.steps
+        area = a * d - b * c
+        along = _near(gap[0] * d - gap[1] * c, area, count[0])
+        across = _near(gap[1] * a - gap[0] * b, area, count[1])
+        return tuple((i * a + j * c - gap[0], i * b + j * d - gap[1]) for i in along for j in across)
+
+    def __str__(self) -> str:
+        """In words."""
+        if self.acceleration == 1:
+            return "fully sampled"
+        sheared = f", shifted by {self.shear}" if self.shear else ""
+        return f"every line of {self.rows}×{self.columns}{sheared}"
+
+
+def _dot(p: Pair, q: Pair) -> int:
+    return p[0] * q[0] + p[1] * q[1]
+
+
+def _near(numerator: int, denominator: int, count: int) -> range:
+    """The `count` whole numbers nearest to a fraction."""
+    if numerator % denominator == 0:
+        half = (count - 1) // 2
+        middle = numerator // denominator
+        return range(middle - half, middle + half + 1)
+    at = numerator / denominator
+    first = floor(at) - count // 2 + 1 if count % 2 == 0 else floor(at + 0.5) - count // 2
+    return range(first, first + count)
+
+
+def find_lattice(sampled: Bool[Tensor, "ky kz"]) -> Lattice:
+    """The sparsest lattice that the lines outside the full centre fill; zero frequency at index 0.
+
+    ValueError for lines without order, which only iterative methods can use.
+    """
+    mask, fy, fz = centred(sampled)
+    spanned = reach(mask)
+    if (spanned & ~mask).sum() <= FEW * spanned.sum():
+        return Lattice(1, 0, 1)
+    outside = mask & ~_centre(mask, 1.5)
+    if outside.sum() < 8:
+        outside = mask & ~_centre(mask, 1.0)
+    y, z = np.nonzero(outside)
+    first = np.argmin((y - len(fy) // 2) ** 2 + (z - fz.size // 2) ** 2)
+    at = (int(y[first]) - len(fy) // 2, int(z[first]) - fz.size // 2)
+    for r in range(MOST, 0, -1):
+        for rows in (a for a in range(1, r + 1) if r % a == 0):
+            for shear in range(r // rows):
+                found = Lattice(rows, shear, r // rows, (at[0] % rows, 0))
+                drift = (at[0] - found.offset[0]) // rows * shear
+                found = Lattice(rows, shear, r // rows, (at[0] % rows, (at[1] - drift) % (r // rows)))
+                if _fits(found.holds(fy, fz), mask, outside):
+                    return found
+    raise ValueError(
+        "the lines outside the centre of k-space lie on no lattice (random undersampling, or lines are "
+        "missing): GRAPPA needs regular or CAIPI undersampling; reconstruct with CGSENSE"
+    )
+
+
+def centred(sampled: Bool[Tensor, "ky kz"]) -> tuple[Flags, np.ndarray, np.ndarray]:
+    """The mask with zero frequency in the middle, and the frequencies of its rows and columns."""
+    mask = np.fft.fftshift(sampled.cpu().numpy())
+    fy, fz = (np.arange(n) - n // 2 for n in mask.shape)
+    return mask, fy[:, None], fz[None, :]
+
+
+def reach(mask: Flags) -> Flags:
+    """The region that the lines span: what lies between two of a row or column, twice over."""
+    return _between(_between(mask))
+
+
+def _between(mask: Flags) -> Flags:
+    out = np.zeros_like(mask)
+    for axis in (0, 1):
+        before = np.maximum.accumulate(mask, axis)
+        after = np.flip(np.maximum.accumulate(np.flip(mask, axis), axis), axis)
+        out |= before & after
+    return out
+
+
+def _fits(on: Flags, mask: Flags, outside: Flags) -> bool:
+    """All but a few lines outside the centre are on the lattice, and the lattice has none missing."""
+    if (outside & ~on).sum() > FEW * outside.sum():
+        return False
+    wanted = on & _between(on & mask)
+    return bool((wanted & ~mask).sum() <= FEW * wanted.sum())
+
+
+def _centre(mask: Flags, margin: float) -> Flags:
+    """The largest full box about the centre that grows evenly, made larger by `margin`."""
+    middle = [n // 2 for n in mask.shape]
+    low, high = list(middle), [m + 1 for m in middle]
+    out = np.zeros_like(mask)
+    if not mask[middle[0], middle[1]]:
+        return out
+    growing = True
+    while growing:
+        growing = False
+        for axis in (0, 1):
+            for side in (-1, 1):
+                box = [slice(low[a], high[a]) for a in (0, 1)]
+                edge = low[axis] - 1 if side < 0 else high[axis]
+                box[axis] = slice(edge, edge + 1)
+                if 0 <= edge < mask.shape[axis] and mask[box[0], box[1]].all():
+                    low[axis], high[axis] = min(low[axis], edge), max(high[axis], edge + 1)
+                    growing = True
+    y, z = (
+        slice(max(0, m - int(margin * (m - a) + 0.5)), m + int(margin * (b - m) + 0.5))
+        for m, a, b in zip(middle, low, high, strict=True)
+    )
+    out[y, z] = True
+    return out

@@ -14,6 +14,8 @@ from k2chi.data import Grid, KSpace, Scan
 from k2chi.ops.fourier import fft, ifft
 from k2chi.recon.grappa import GRAPPA
 from k2chi.recon.lattice import Lattice, find_lattice
+from k2chi.recon.maps import AdaptiveMaps
+from k2chi.recon.reconstruct import Reconstruct
 from k2chi.recon.sampling import CAIPI, PoissonDisk, Regular
 
 SHAPE = (24, 36, 32)
@@ -163,6 +165,15 @@ def test_one_set_of_weights_for_echoes_that_alternate():
     kspace = case(CAIPI((2, 2), 1, (20, 20), alternate=True)(SHAPE[1:], 3), echoes=3)
     images = SMALL(kspace, coils())
     assert all(error(images[e], e) < 0.05 for e in range(3))
+
+
+def test_in_a_reconstruction_the_first_echo_trains():
+    """Later echoes without a full centre are unfolded by its weights."""
+    first, later = (CAIPI((2, 2), 1, (n, n))(SHAPE[1:]) for n in (20, 0))
+    kspace = case(replace(first, sampled=torch.cat([first.sampled, later.sampled])), echoes=2)
+    run = Reconstruct(whiten=False, compression=None, maps=AdaptiveMaps(), unfold=SMALL)
+    alone = replace(kspace, data=kspace.data[:1], sampled=kspace.sampled[:1], scan=Scan((0.005,), 3.0))
+    assert torch.allclose(run(kspace).signal[1], SMALL(kspace, AdaptiveMaps()(alone))[1], atol=1e-5)
 
 
 def test_echoes_on_different_lattices_are_refused():

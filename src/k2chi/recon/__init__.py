@@ -6,7 +6,9 @@
 from k2chi.recon.compress import GeometricCompression, SVDCompression
 from k2chi.recon.espirit import ESPIRiT
 from k2chi.recon.ghost import GhostCorrection, Navigated, Refined
+from k2chi.recon.grappa import GRAPPA
 from k2chi.recon.maps import AdaptiveMaps
+from k2chi.recon.sampling import CAIPI, PoissonDisk, Regular, Sampling
 from k2chi.recon.sense import CGSENSE, Adjoint
 from k2chi.recon.shots import NavigatedShots, ShotCorrection, SteadyDrift
 from k2chi.recon.sparse import SparseSENSE
@@ -15,11 +17,13 @@ Compression = SVDCompression | GeometricCompression
 """Calibration data → `Virtual` coils."""
 CoilMaps = AdaptiveMaps | ESPIRiT
 """K-space of whitened coils → one set of sensitivities for all echoes."""
-Reconstruction = Adjoint | CGSENSE | SparseSENSE
+Reconstruction = Adjoint | CGSENSE | GRAPPA | SparseSENSE
 """K-space and sensitivities → complex images."""
 
 __all__ = [
+    "CAIPI",
     "CGSENSE",
+    "GRAPPA",
     "AdaptiveMaps",
     "Adjoint",
     "CoilMaps",
@@ -29,9 +33,12 @@ __all__ = [
     "GhostCorrection",
     "Navigated",
     "NavigatedShots",
+    "PoissonDisk",
     "Reconstruction",
     "Refined",
+    "Regular",
     "SVDCompression",
+    "Sampling",
     "ShotCorrection",
     "SparseSENSE",
     "SteadyDrift",

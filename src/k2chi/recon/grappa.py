@@ -1,7 +1,7 @@
 """Missing lines of k-space from their sampled neighbours in all coils."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -73,7 +73,9 @@ class GRAPPA:
         around = {gap: lattice.around(gap, self.kernel[1:]) for gap in lattice.gaps}
         if not around:
             return Weights(lattice, taps, {}, {})
-        centre = calibration(kspace, self.points)[0]
+        scan = replace(kspace.scan, te_s=kspace.scan.te_s[:1])
+        first = replace(kspace, data=kspace.data[:1], sampled=kspace.sampled[:1], scan=scan)
+        centre = calibration(first, self.points)[0]
         values = {gap: _weights(centre, taps, steps, self.regularisation) for gap, steps in around.items()}
         return Weights(lattice, taps, around, values)
 

@@ -15,6 +15,7 @@ from k2chi.recon.assemble import Assemble
 from k2chi.recon.calibrate import calibration
 from k2chi.recon.compress import SVDCompression, Virtual
 from k2chi.recon.espirit import ESPIRiT
+from k2chi.recon.grappa import GRAPPA
 from k2chi.recon.sense import CGSENSE
 from k2chi.recon.whiten import mixed, whitening
 
@@ -49,11 +50,13 @@ class Reconstruct:
         """One image for each echo."""
         for words in data.warnings if isinstance(data, Raw) else ():
             warnings.warn(words, stacklevel=2)
-        maps, images = None, []
+        maps, images, unfold = None, [], None
         for one in self._echoes(data):
             if maps is None:
                 maps = self.maps(one)
-            images.append(self.unfold(one, maps)[0])
+            if unfold is None:
+                unfold = self.unfold.trained(one) if isinstance(self.unfold, GRAPPA) else self.unfold
+            images.append(unfold(one, maps)[0])
             del one
         whole = Echoes(torch.stack(images), data.grid, data.scan)
         return without_surplus(whole, data.encoding.surplus) if isinstance(data, Raw) else whole

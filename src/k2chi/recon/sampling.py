@@ -211,6 +211,7 @@ class PoissonDisk:
 
 
 Sampling = Regular | CAIPI | PoissonDisk
+"""Number of phase encodings → which of them to measure."""
 
 
 def _check_lattice(name: str, acceleration: tuple[int, int]) -> None:

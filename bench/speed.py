@@ -66,13 +66,15 @@ def simulate(folder: Path, shape: tuple[int, int, int]) -> dict[str, float]:
 
 
 def score(folder: Path) -> dict[str, float]:
-    """Quality measures, which have their own time limit."""
+    """Every measure of `k2chi compare`, which have their own time limit."""
+    from k2chi.measure.blind import blind
     from k2chi.measure.quality import quality
 
     chi = torch.load(folder / "chi.pt", weights_only=False)
     truth = torch.load(folder / "truth.pt", weights_only=False)
     start = time.perf_counter()
     quality(chi.ppm, truth.chi_ppm, truth.brain, truth.group)
+    blind(chi)
     seconds = time.perf_counter() - start
     return {
         "seconds": seconds,

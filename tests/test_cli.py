@@ -17,6 +17,7 @@ from k2chi import __version__, about, config
 from k2chi.app import console
 from k2chi.app.cli import app
 from k2chi.io import ismrmrd
+from k2chi.measure.definitions import DEFINITIONS
 from k2chi.phantom.protocols import PROTOCOLS, QUICK
 from k2chi.pipeline import Pipeline
 
@@ -372,6 +373,36 @@ def test_compare(tmp_path):
     assert "100 ‖a − t‖" in call("compare", a, b).stdout
 
 
+def test_compare_without_a_truth_and_where_nothing_is_defined(tmp_path):
+    """Noise, streaks and sharpness need no truth; what is not defined is null or said in words, not nan."""
+    chi = save(tmp_path / "a.nii", np.random.default_rng(0).normal(scale=0.01, size=(12, 12, 12)))
+    assert set(json.loads(call("compare", chi, "--json").stdout)) == {
+        *("noise_ppb", "streak_index", "sharpness_ppb_per_mm")
+    }
+    constant = save(tmp_path / "b.nii", np.full((12, 12, 12), 0.1))
+    found = json.loads(call("compare", chi, constant, "--json").stdout, parse_constant=pytest.fail)
+    assert found["nrmse"] is None
+    shown = call("compare", chi, constant).stdout
+    assert re.search(r"nrmse +not defined", shown)
+    assert not re.search(r"\b(nan|inf)\b", shown)
+    labels = save(tmp_path / "l.nii", np.zeros((12, 12, 12)))
+    for args, says in (
+        ((chi, constant, "--labels", labels), "no label lies in the mask"),
+        ((chi, "--labels", labels), "needs a truth"),
+        ((chi, "--figure", tmp_path / "d.png"), "needs a truth"),
+        ((chi, save(tmp_path / "c.nii", np.ones((12, 12, 10)))), "give volumes of one grid"),
+    ):
+        refused = call("compare", *args)
+        assert refused.exit_code == 2
+        assert says in refused.stderr
+
+
+def test_every_measure_is_defined_in_the_help():
+    shown = " ".join(call("compare", "--help").stdout.split())
+    for name, words in DEFINITIONS.items():
+        assert f"{name}: {words}" in shown
+
+
 def test_compare_asks_about_ppb_and_draws(tmp_path):
     """A thousandfold unit is not guessed; once told, the measures are the same. The picture is there."""
     truth = np.random.default_rng(0).normal(scale=0.1, size=(12, 14, 16))
@@ -381,6 +412,9 @@ def test_compare_asks_about_ppb_and_draws(tmp_path):
     assert refused.exit_code == 2
     assert "looks like ppb" in refused.stderr
     assert "--unit ppb" in refused.stderr
+    mixed = call("compare", ppb[0], ppm[1])
+    assert mixed.exit_code == 2
+    assert "bring both to one unit" in mixed.stderr
     one = json.loads(call("compare", *ppm, "--json").stdout)
     two = json.loads(call("compare", *ppb, "--unit", "ppb", "--json").stdout)
     assert one == pytest.approx(two, rel=1e-4, abs=1e-4)

@@ -4,6 +4,7 @@ from math import isnan
 
 import pytest
 import torch
+from qsm_ci import qsm_eval
 
 from k2chi.measure.calcification import calcification
 
@@ -40,6 +41,27 @@ def test_a_slope_is_no_streak_and_a_pattern_is():
     got = calcification(streaked, TRUTH, HERE)
     assert got.streak == pytest.approx(0.1 / 3.0, rel=0.15)
     assert got.threshold_ppm < -0.1  # the waves must not count as calcification
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_as_the_public_scorer(seed):
+    """A weak, blurred and streaky copy, scored by the scorer of the public leaderboard."""
+    make = torch.Generator().manual_seed(seed)
+    labels = torch.where(HERE, 16, 0)
+    copy = torch.where(HERE, 0.7 * TRUTH, TRUTH + 0.1 * torch.randn(SHAPE, generator=make))
+    moment, streak = qsm_eval.calcification_metrics(
+        copy.double().numpy(), TRUTH.double().numpy(), labels.numpy()
+    )
+    got = calcification(copy, TRUTH, HERE)
+    assert (got.deviation_ppm_mm3, got.streak) == pytest.approx((moment, streak), rel=1e-4)
+
+
+def test_the_true_moment_is_that_of_the_label():
+    """Not of what a threshold finds: a voxel of the label above it counts too."""
+    truth = TRUTH.clone()
+    truth[18, 17, 15] = 0.5
+    got = calcification(truth, truth, HERE)
+    assert got.deviation_ppm_mm3 == pytest.approx(0.5, abs=1e-3)
 
 
 def test_where_it_was_not_found_the_streak_is_nan_and_nothing_is_refused_silently():

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 from qsm_ci import qsm_eval
-from skimage.metrics import structural_similarity
+from scipy.ndimage import gaussian_filter, gaussian_laplace
+from skimage.metrics import normalized_mutual_information, peak_signal_noise_ratio, structural_similarity
 from spheres import occupancy
 
 from k2chi.data import Chi, Grid
 from k2chi.measure import quality as q
+from k2chi.measure.blind import sharpness_ppb_per_mm
+from k2chi.measure.definitions import AGAINST_TRUTH
 from k2chi.measure.roi import regions
 
 GRID = Grid.of((48, 44, 40))
@@ -48,7 +51,8 @@ def test_perfect_is_perfect():
         "nrmse_dgm",
     ):
         assert got[name] == pytest.approx(0, abs=1e-5), name
-    for name in ("correlation", "xsim", "xsim_uniform", "ssim", "dgm_slope"):
+    assert got["rmse_percent"] == pytest.approx(0, abs=1e-5)
+    for name in ("correlation", "xsim", "xsim_uniform", "ssim", "ssim_challenge", "dgm_slope"):
         assert got[name] == pytest.approx(1, abs=1e-9), name
     assert got["dgm_deviation"] == pytest.approx(0, abs=1e-9)
     assert got["psnr_db"] == inf
@@ -132,6 +136,73 @@ def test_ssim_agrees_with_scikit_image():
     assert q.ssim(a, t, MASK, width) == pytest.approx(full[MASK.numpy()].mean(), abs=1e-6)
 
 
+def test_challenge_ssim_written_out():
+    """With scipy's filters: least of both made 0, largest 255, zeros outside, Gaussian σ 1.5 cut to 5³."""
+    a, t = CHI.double().numpy(), TRUTH.double().numpy()
+    m = MASK.numpy()
+    low, high = min(a[m].min(), t[m].min()), max(a[m].max(), t[m].max())
+    x, y = (np.where(m, 255 * (v - low) / (high - low), 0.0) for v in (a, t))
+
+    def mean(v):
+        return gaussian_filter(v, 1.5, truncate=1.0)
+
+    mx, my, c1, c2 = mean(x), mean(y), (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    vx, vy, cov = mean(x * x) - mx**2, mean(y * y) - my**2, mean(x * y) - mx * my
+    full = (2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+    assert q.ssim_challenge(CHI, TRUTH, MASK) == pytest.approx(full[m].mean(), abs=1e-6)
+
+
+def test_an_outlier_lifts_the_challenge_ssim_but_not_xsim():
+    """Why both are shown: one voxel of 5 ppm in the map stretches the range of the former."""
+    spoilt = CHI.clone()
+    spoilt[24, 22, 20] = 5.0
+    assert q.ssim_challenge(spoilt, TRUTH, MASK) > q.ssim_challenge(CHI, TRUTH, MASK) + 0.02
+    assert q.xsim(spoilt, TRUTH * MASK, MASK) < q.xsim(CHI, TRUTH * MASK, MASK)
+
+
+def test_psnr_agrees_with_scikit_image():
+    """Over the voxels of the mask, both demeaned, for the range that is stated beside it."""
+    a, t = (m[MASK].double().numpy() for m in (CHI, TRUTH))
+    got = q.quality(CHI, TRUTH, MASK)
+    theirs = peak_signal_noise_ratio(t - t.mean(), a - a.mean(), data_range=got["range_ppm"])
+    assert got["psnr_db"] == pytest.approx(theirs, rel=1e-5)
+
+
+def test_mutual_information_agrees_with_scikit_image():
+    """On maps whose ends hold more than the share that is set aside, so that both make the same bins."""
+    everywhere = torch.ones_like(MASK)
+    one, two = torch.randn(2, *GRID.shape, generator=torch.Generator().manual_seed(4)).clamp(-1.5, 1.5)
+    mixed = (one + 0.5 * two).clamp(-1.5, 1.5)
+    ours = q.mutual_information(mixed, one, everywhere)
+    theirs = normalized_mutual_information(mixed.double().numpy(), one.double().numpy(), bins=64)
+    assert ours == pytest.approx(theirs, abs=1e-3)
+
+
+def test_shift_scale_and_blur_are_told_apart():
+    """A known shift leaves the demeaned errors at 0, a known scale is the slope, a blur takes detail."""
+    inside = MASK & (TRUTH > -1)
+    truth = torch.where(inside, TRUTH, torch.zeros(()))
+    shifted = q.quality(truth + 0.05 * inside, truth, inside, LABELS)
+    assert shifted["nrmse"] == pytest.approx(0, abs=1e-3)
+    rms = float(truth[inside].double().square().mean().sqrt())
+    assert shifted["rmse_percent"] == pytest.approx(100 * 0.05 / rms, rel=1e-4)
+    assert shifted["ssim_challenge"] < 1
+    scaled = q.quality(1.25 * truth, truth, inside, LABELS)
+    assert (scaled["nrmse"], scaled["hfen"]) == pytest.approx((25, 25), rel=1e-4)
+    assert scaled["dgm_slope"] == pytest.approx(1.25, rel=1e-5)
+    assert scaled["nrmse_detrend"] == pytest.approx(0, abs=1e-3)
+    blurred = torch.from_numpy(gaussian_filter(truth.numpy(), 1.5))
+    got = q.quality(blurred, truth, inside, LABELS)
+    # the truth's detail L t, blurred once more, is what is left of it: 100 ‖G L t − L t‖ / ‖L t‖
+    detail = gaussian_laplace(truth.double().numpy(), 1.5, truncate=5.0)
+    left = gaussian_laplace(np.where(inside, blurred.double().numpy(), 0.0), 1.5, truncate=5.0)
+    at = inside.numpy()
+    expected = 100 * np.linalg.norm((left - detail)[at]) / np.linalg.norm(detail[at])
+    assert got["hfen"] == pytest.approx(expected, rel=1e-4)
+    sharp = [sharpness_ppb_per_mm(Chi(m, inside, GRID)) for m in (blurred, truth)]
+    assert sharp[0] < 0.7 * sharp[1]
+
+
 def test_xsim_from_its_formula_written_out():
     """Window by window, cut at the array's edge."""
     make = torch.Generator().manual_seed(5)
@@ -188,7 +259,7 @@ def test_every_measure_has_its_definition():
     calcified = torch.where(
         (LABELS == 0) & (TRUTH.abs() < 1) & (torch.arange(48)[:, None, None] < 20), 16, LABELS
     )
-    assert set(q.quality(CHI, TRUTH, MASK, calcified * MASK)) == set(q.DEFINITIONS)
+    assert set(q.quality(CHI, TRUTH, MASK, calcified * MASK)) == set(AGAINST_TRUTH)
 
 
 def test_mutual_information():

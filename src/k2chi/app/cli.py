@@ -9,6 +9,7 @@ import typer
 from k2chi import __version__
 from k2chi.app import tools
 from k2chi.app.choosing import choose
+from k2chi.app.compare import EPILOG, compare
 from k2chi.app.console import bars, plain_errors, prepare
 from k2chi.app.lesions import lesions
 from k2chi.app.options import (
@@ -152,7 +153,7 @@ def bids(
 
 
 app.command()(choose)
-app.command()(tools.compare)
+app.command(epilog=EPILOG)(compare)
 app.command()(roi)
 app.command()(lesions)
 app.command()(stats)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from k2chi.io.echoes import Source, read_complex, read_echoes, read_mask
 from k2chi.io.fieldmap import Unit, read_field
 from k2chi.io.nifti import read, same_place
 from k2chi.io.sidecar import agree, facts, sidecar
-from k2chi.measure.blind import blind
+from k2chi.measure.blind import blind, sharpness_ppb_per_mm
 from k2chi.measure.quality import quality
 
 PPB_LIKE = 5.0
@@ -132,38 +133,61 @@ class Pair:
     """A map and the truth on one grid, both in ppm, and where they are compared."""
 
     chi: Chi
-    truth: Chi
+    truth: Chi | None
     labels: Tensor | None
 
     def quality(self) -> dict[str, float]:
-        """Every measure against the truth, and those of the map alone."""
-        of = self.chi
-        found = quality(of.ppm, self.truth.ppm, of.mask, self.labels, of.grid.voxel_mm)
-        return found | blind(of)
+        """Every measure against the truth, if there is one, and those of the map alone."""
+        of, true = self.chi, self.truth
+        alone = blind(of)
+        if true is None:
+            return alone
+        found = quality(of.ppm, true.ppm, of.mask, self.labels, of.grid.voxel_mm) | alone
+        sharp = sharpness_ppb_per_mm(true)
+        return found | {"sharpness_ratio": found["sharpness_ppb_per_mm"] / sharp if sharp > 0 else nan}
 
 
 def pair(
-    chi: Path, truth: Path, mask: Path | None, labels: Path | None, unit: Literal["ppm", "ppb"] | None = None
+    chi: Path,
+    truth: Path | None,
+    mask: Path | None,
+    labels: Path | None,
+    unit: Literal["ppm", "ppb"] | None = None,
 ) -> Pair:
-    """A map on disk and the truth on disk."""
-    volumes = [read(p) for p in (chi, truth)]
-    same_place(volumes[1], volumes[0])
-    a, t = (torch.nan_to_num(v.tensor()[0]) for v in volumes)
-    inside = read_mask(mask, volumes[1]) if mask else t != 0
+    """A map on disk, and the truth on disk if there is one."""
+    paths = [chi] + ([truth] if truth else [])
+    volumes = [read(p) for p in paths]
+    for v in volumes:
+        same_place(volumes[-1], v)
+        if v.echoes != 1:
+            raise ValueError(f"{v.path}: holds {v.echoes} volumes; give one map")
+    maps = [torch.nan_to_num(v.tensor()[0], posinf=0.0, neginf=0.0) for v in volumes]
+    inside = read_mask(mask, volumes[-1]) if mask else maps[-1] != 0
     if not inside.any():
-        raise ValueError(f"{truth}: the map is zero everywhere; give the true map or --mask")
-    for path, values in ((chi, a), (truth, t)):
-        if unit is None and (spread := float(values[inside].std())) > PPB_LIKE:
-            raise ValueError(
-                f"{path}: values spread by {spread:.3g}, which looks like ppb instead of ppm; "
-                "pass --unit ppb, or --unit ppm if it is right"
-            )
-    if unit == "ppb":
-        a, t = a / 1000, t / 1000
+        raise ValueError(f"{paths[-1]}: the map is zero everywhere; give a map with values, or --mask")
+    if unit is None:
+        _ask_about_ppb(paths, [float(m[inside].std()) for m in maps])
     numbers = None
     if labels is not None:
         of = read(labels)
-        same_place(volumes[1], of)
-        numbers = of.tensor()[0].round().to(torch.int16)
-    grid = volumes[1].grid
-    return Pair(Chi(a * inside, inside, grid), Chi(t * inside, inside, grid), numbers)
+        same_place(volumes[-1], of)
+        numbers = of.tensor()[0].nan_to_num().round().to(torch.int16)
+        if not (numbers * inside).any():
+            raise ValueError(
+                f"{labels}: no label lies in the mask; give labels of this head, or leave them out"
+            )
+    grid, scale = volumes[-1].grid, 1e-3 if unit == "ppb" else 1.0
+    made = [Chi(m * scale * inside, inside, grid) for m in maps]
+    return Pair(made[0], made[1] if truth else None, numbers)
+
+
+def _ask_about_ppb(paths: Sequence[Path], spreads: Sequence[float]) -> None:
+    """Raise ValueError where a map said to be in ppm looks like ppb."""
+    large = [k for k, spread in enumerate(spreads) if spread > PPB_LIKE]
+    if not large:
+        return
+    told = f"{paths[large[0]]}: values spread by {spreads[large[0]]:.3g}, which looks like ppb instead of ppm"
+    if len(large) < len(paths):
+        other = spreads[1 - large[0]]
+        raise ValueError(f"{told}, and those of the other map by {other:.3g}; bring both to one unit")
+    raise ValueError(f"{told}; pass --unit ppb, or --unit ppm if it is right")

@@ -1,4 +1,4 @@
-"""Commands around the chain: demo, simulate, compare, methods."""
+"""Commands around the chain: demo, simulate, methods."""
 
 import json
 from enum import StrEnum
@@ -129,42 +129,6 @@ def simulate(
                 made.write_bids(out, wish, seed, subjects, None if as_json else typer.echo)
     files = sorted(str(p) for p in out.rglob("*") if p.is_file())
     typer.echo(json.dumps({"files": files, **said}) if as_json else f"wrote {len(files)} files to {out}")
-
-
-class MapUnit(StrEnum):
-    """Units of a susceptibility map."""
-
-    ppm, ppb = "ppm", "ppb"
-
-
-@plain_errors
-def compare(
-    chi: Annotated[Path, typer.Argument(metavar="CHI", help="A susceptibility map.")],
-    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="The true map, in the same unit.")],
-    mask: Annotated[
-        Path | None, typer.Option(help="Where to compare; the truth's non-zero voxels if not given.")
-    ] = None,
-    labels: Annotated[Path | None, typer.Option(help="Labels, numbered as in the 2019 challenge.")] = None,
-    unit: Annotated[MapUnit | None, typer.Option(help="Unit of both maps; ppm if not given.")] = None,
-    figure: Annotated[Path | None, typer.Option(help="Picture of both maps and their difference.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Every quality measure of a map against the truth, each with its definition."""
-    from k2chi.app import figures
-    from k2chi.app.inputs import pair
-    from k2chi.measure.blind import DEFINITIONS as OF_ONE
-    from k2chi.measure.quality import DEFINITIONS as AGAINST
-
-    given = pair(chi, truth, mask, labels, unit.value if unit else None)
-    found = given.quality()
-    if figure is not None:
-        figures.save(figures.difference(given.chi, given.truth), figure)
-    words = AGAINST | OF_ONE
-    if as_json:
-        typer.echo(json.dumps(found))
-        return
-    for name, value in found.items():
-        typer.echo(f"{name:22s} {value:10.4f}  {words[name]}")
 
 
 @plain_errors

@@ -12,13 +12,6 @@ from k2chi.ops.dipole import dipole_kernel
 from k2chi.ops.finite import gradient
 from k2chi.ops.fourier import SPACE
 
-DEFINITIONS = {
-    "noise_ppb": "white noise of the map, from third differences; no truth needed [ppb]",
-    "streak_index": "power where the dipole is blind (|D| < 0.1) over that beside it (0.1 to 0.25)",
-    "sharpness_ppb_per_mm": "mean length of the map's gradient in the mask [ppb/mm]",
-}
-"""One line for each measure."""
-
 
 def noise_ppb(chi_ppm: Float[Tensor, "x y z"], mask: Bool[Tensor, "x y z"]) -> float:
     """Standard deviation of white noise [ppb], from third differences along each axis; nan in a tiny mask.

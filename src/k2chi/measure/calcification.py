@@ -1,5 +1,6 @@
 """How well a calcification came out: its moment and the streaks around it, as in the 2019 challenge."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import nan
 
@@ -13,6 +14,8 @@ LABEL = 16
 """Number of calcifications in the challenge's labels."""
 MARGINS = (3, 7, 11)
 """Voxels around the bounding box: the cube, the rim around it, and the outer box."""
+LOWEST_PPM = -3.5
+"""Where the search for a threshold ends [ppm]; the first script of the challenge ended at −1.5."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Calcification:
     moment_ppm_mm3: float
     """Sum of χ over the segmented voxels times their volume [ppm mm³]."""
     deviation_ppm_mm3: float
-    """Distance of the moment from that of the truth [ppm mm³]."""
+    """Distance of the moment from the true one: the sum of the truth over the labelled voxels [ppm mm³]."""
     streak: float
     """Spread around the calcification that the truth does not explain, over its mean χ [no unit]."""
     threshold_ppm: float
@@ -39,8 +42,10 @@ def calcification(
 
     Bilgic et al. 2021, Magn Reson Med 86:1241, doi:10.1002/mrm.28754. In the bounding box with three voxels
     more (the cube) all voxels below a threshold are the calcification; the threshold is the first of 0,
-    −0.01, … ppm below which no voxel of the outer box lies beside the cube. The streak is the residual of a
-    straight line through found and true χ in the rim. Raises ValueError where there is no calcification.
+    −0.01, … −3.5 ppm below which no voxel of the outer box lies beside the cube. The streak is the residual
+    of a straight line through found and true χ in the rim. A map without any voxel below the threshold has
+    moment 0. An offset of the map moves threshold and moment: `quality` gives both maps mean 0 in the brain.
+    Raises ValueError where there is no calcification.
     """
     found = torch.nonzero(where)
     if not len(found):
@@ -57,17 +62,18 @@ def calcification(
     rim, outer = rim & ~cube, outer & ~cube
     voxel = voxel_mm[0] * voxel_mm[1] * voxel_mm[2]
 
-    def segmented(x: Tensor) -> tuple[Tensor, float]:
-        lowest = float(x[outer].min()) if outer.any() else 0.0
-        threshold = min(0.0, -0.01 * float(torch.tensor(-lowest / 0.01).floor()))
-        threshold -= 0.01 if lowest < threshold else 0.0
-        return x[cube & (x < threshold)].double(), threshold
-
-    (mine, threshold), (true, _) = segmented(chi_ppm), segmented(truth_ppm)
-    moment = float(mine.sum()) * voxel
+    lowest = float(chi_ppm[outer].min()) if outer.any() else 0.0
+    threshold = next((t for t in _thresholds() if lowest >= t), LOWEST_PPM)
+    mine = chi_ppm[cube & (chi_ppm < threshold)].double()
+    moment, true = float(mine.sum()) * voxel, float(truth_ppm[where].double().sum()) * voxel
     x, y = truth_ppm[rim].double(), chi_ppm[rim].double()
     x, y = x - x.mean(), y - y.mean()
     slope = float(x @ y) / max(float(x @ x), 1e-30)
     spread = float((y - slope * x).square().mean().sqrt())
     streak = spread / abs(float(mine.mean())) if len(mine) else nan
-    return Calcification(moment, abs(moment - float(true.sum()) * voxel), streak, threshold)
+    return Calcification(moment, abs(moment - true), streak, threshold)
+
+
+def _thresholds() -> Iterator[float]:
+    """0, −0.01, …, −3.5 ppm."""
+    return (-k / 100 for k in range(round(-100 * LOWEST_PPM) + 1))

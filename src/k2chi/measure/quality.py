@@ -3,22 +3,22 @@
 Every measure looks at the whole mask of the truth, and both maps are set to zero outside it. A voxel that
 a method eroded away, or that is not finite, counts as zero: giving up the rim is not free. A constant
 offset is no error, for the dipole cannot see it: `quality` takes each map's mean in the mask away, except
-for `xsim_uniform` and `hfen`, which are as the public leaderboard has them.
+where the source of a measure keeps it (`xsim_uniform`, `hfen`, `rmse_percent`, `ssim_challenge`). One line
+for each measure is in `k2chi.measure.definitions`.
 """
 
 from math import inf, isfinite, log10, nan
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Shaped
 from torch import Tensor
 from torch.nn.functional import max_pool3d
 
 from k2chi.data import Vector
 from k2chi.measure.calcification import LABEL as CALCIFICATION
 from k2chi.measure.calcification import calcification
+from k2chi.measure.similarity import Mask, Volume, hfen, ssim, ssim_challenge, xsim, xsim_uniform
 
-Volume = Float[Tensor, "x y z"]
-Mask = Bool[Tensor, "x y z"]
 Labels = Shaped[Tensor, "x y z"]
 
 DEEP_GREY = (1, 2, 3, 4, 5, 6)
@@ -26,32 +26,6 @@ DEEP_GREY = (1, 2, 3, 4, 5, 6)
 TISSUE = (7, 8, 9)
 """Thalamus, white matter, grey matter."""
 BLOOD = 11
-
-DEFINITIONS = {
-    "nrmse": "100 ‖a − t‖ / ‖t‖ in the mask, both demeaned [%]",
-    "nrmse_detrend": "the same after dividing a by its slope on t: 100 √(1/ρ² − 1) [%]",
-    "correlation": "Pearson's ρ in the mask",
-    "rmse_ppb": "root mean square difference, both demeaned [ppb]",
-    "mae_ppb": "mean absolute difference, both demeaned [ppb]",
-    "xsim": "structural similarity for χ: range 1 ppm, K (0.01, 0.001), Gaussian σ 1.5 in 7³, both demeaned",
-    "xsim_uniform": "the same with a flat 5³ window and means kept, as the public leaderboard has it",
-    "ssim": "structural similarity in 3D: range of t, K (0.01, 0.03), Gaussian σ 1.5 in 11³, both demeaned",
-    "psnr_db": "20 log₁₀(range of t / rms difference), both demeaned [dB]",
-    "range_ppm": "largest minus smallest t in the mask: the range of ssim and psnr_db [ppm]",
-    "hfen": "100 ‖L(a − t)‖ / ‖L t‖, L a Laplacian of a Gaussian, σ 1.5 voxels, maps masked first [%]",
-    "nmi": "normalised mutual information, 64 bins; 1 unrelated, 2 one follows from the other",
-    "coverage": "share of the mask where a is not zero",
-    "nrmse_tissue": "detrended error in thalamus, white and grey matter (labels 7, 8, 9) [%]",
-    "nrmse_tissue_eroded": "the same one voxel further in [%]",
-    "nrmse_blood": "detrended error in veins and one voxel around them (label 11) [%]",
-    "nrmse_dgm": "detrended error in the deep nuclei (labels 1 to 6) [%]",
-    "nrmse_dgm_eroded": "the same one voxel further in [%]",
-    "dgm_slope": "slope of a's means of the six deep nuclei on those of t; 1 is right",
-    "dgm_deviation": "|1 − dgm_slope|",
-    "calc_deviation": "distance of the calcification's moment from the true one (label 16) [ppm mm³]",
-    "calc_streak": "spread around the calcification that t does not explain, over its mean χ",
-}
-"""One line for each measure."""
 
 
 def quality(
@@ -75,11 +49,13 @@ def quality(
         "nrmse": nrmse(a, t, mask),
         "nrmse_detrend": nrmse_detrend(a, t, mask),
         "correlation": correlation(a, t, mask),
+        "rmse_percent": rmse_percent(a, t, mask),
         "rmse_ppb": rmse_ppb(a, t, mask),
         "mae_ppb": mae_ppb(a, t, mask),
         "xsim": xsim(a0, t0, mask),
         "xsim_uniform": xsim_uniform(a, t, mask),
         "ssim": ssim(a0, t0, mask, width),
+        "ssim_challenge": ssim_challenge(a, t, mask),
         "psnr_db": psnr_db(a, t, mask, width),
         "range_ppm": width,
         "hfen": hfen(a, t, mask),
@@ -137,6 +113,15 @@ def correlation(a: Volume, t: Volume, mask: Mask) -> float:
     return _ratio(float(x @ y), float(x.norm() * y.norm()))
 
 
+def rmse_percent(a: Volume, t: Volume, mask: Mask) -> float:
+    """100 ‖a − t‖ / ‖t‖ [%] with the means kept: an offset between the maps counts.
+
+    Langkammer et al. 2018, Magn Reson Med 79:1661, doi:10.1002/mrm.26830.
+    """
+    x, y = a[mask].double(), t[mask].double()
+    return _ratio(100 * float((x - y).norm()), float(y.norm()))
+
+
 def rmse_ppb(a: Volume, t: Volume, mask: Mask) -> float:
     """Root mean square difference [ppb], both demeaned."""
     x, y = _demeaned(a, t, mask)
@@ -186,109 +171,6 @@ def mutual_information(a: Volume, t: Volume, mask: Mask, bins: int = 64) -> floa
 
 def _ratio(above: float, below: float) -> float:
     return above / below if below > 0 and isfinite(above) else nan
-
-
-# ---- neighbourhoods
-
-
-def xsim(a: Volume, t: Volume, mask: Mask) -> float:
-    """Structural similarity tuned for χ in ppm: range 1 ppm, K = (0.01, 0.001), Gaussian σ 1.5 in 7³.
-
-    Milovic et al. 2025, Magn Reson Med 93:411, doi:10.1002/mrm.30271. Sees an offset between the maps, so
-    give both the same mean.
-    """
-    return similarity(a, t, mask, _gaussian(3), 1.0, (0.01, 0.001))
-
-
-def xsim_uniform(a: Volume, t: Volume, mask: Mask) -> float:
-    """XSIM as the public leaderboard (QSM-CI) computes it, with a flat 5³ window: not the same number."""
-    return similarity(a, t, mask, torch.full((5,), 0.2, dtype=torch.float64), 1.0, (0.01, 0.001))
-
-
-def ssim(a: Volume, t: Volume, mask: Mask, range_ppm: float) -> float:
-    """Structural similarity in 3D, K = (0.01, 0.03), Gaussian σ 1.5 in 11³, for the given range [ppm].
-
-    Wang et al. 2004, IEEE Trans Image Process 13:600, doi:10.1109/TIP.2003.819861. The wider the range, the
-    higher the value: one calcification can lift it, which is why XSIM fixes the range.
-    """
-    return similarity(a, t, mask, _gaussian(5), range_ppm, (0.01, 0.03))
-
-
-def similarity(
-    a: Volume, t: Volume, mask: Mask, weights: Float[Tensor, " n"], range_ppm: float, k: tuple[float, float]
-) -> float:
-    """Mean over the mask of  (2μaμt + c1)(2σat + c2) / ((μa² + μt² + c1)(σa² + σt² + c2)),  c = (k · range)².
-
-    `weights` is the window along each axis. Beyond the array's edge a window is cut, not filled.
-    """
-    if not mask.any() or not range_ppm > 0:
-        return nan
-    c1, c2 = ((f * range_ppm) ** 2 for f in k)
-    x, y, inside = _crop(a, t, mask, len(weights) // 2)
-
-    def mean(v: Tensor) -> Tensor:
-        for axis in range(3):
-            v = _along(v, axis, weights)
-            whole = torch.ones(x.shape[axis], dtype=x.dtype, device=x.device)
-            v /= _along(whole, 0, weights).reshape([-1 if i == axis else 1 for i in range(3)])
-        return v
-
-    mx, my = mean(x), mean(y)
-    above = 2 * (mean(x * y) - mx * my) + c2
-    below = mean(x * x + y * y) - mx * mx - my * my + c2
-    above *= 2 * mx * my + c1
-    below *= mx * mx + my * my + c1
-    return float((above[inside] / below[inside]).mean())
-
-
-def hfen(a: Volume, t: Volume, mask: Mask, sigma: float = 1.5) -> float:
-    """High-frequency error norm [%]: 100 ‖L(a − t)‖ / ‖L t‖ in the mask, L the Laplacian of a Gaussian.
-
-    Langkammer et al. 2018, Magn Reson Med 79:1661, doi:10.1002/mrm.26830. `sigma` is in voxels. Both maps
-    are zero outside the mask before they are filtered, or bone and air in the truth would dominate.
-    """
-    if not mask.any():
-        return nan
-    radius = int(5 * sigma + 0.5)
-    g = _gaussian(radius, sigma)
-    steps = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    curved = g * (steps.square() / sigma**4 - 1 / sigma**2)
-    x, y, inside = _crop(a, t, mask, radius)
-
-    def norm(v: Tensor) -> float:
-        smooth, bent = _along(v, 0, g), _along(v, 0, curved)
-        smooth, bent = _along(smooth, 1, g), _along(bent, 1, g).add_(_along(smooth, 1, curved))
-        return float(_along(bent, 2, g).add_(_along(smooth, 2, curved))[inside].norm())
-
-    return _ratio(100 * norm(x - y), norm(y))
-
-
-def _gaussian(radius: int, sigma: float = 1.5) -> Tensor:
-    w = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / sigma).square())
-    return w / w.sum()
-
-
-def _crop(a: Volume, t: Volume, mask: Mask, margin: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The box around the mask with a margin, as far as the array goes; maps zero outside the mask, double."""
-    box = []
-    for axis in range(3):
-        found = mask.movedim(axis, 0).flatten(1).any(1).nonzero()
-        box.append(slice(max(int(found[0]) - margin, 0), int(found[-1]) + margin + 1))
-    at, inside = (box[0], box[1], box[2]), mask[box[0], box[1], box[2]]
-    return a[at].double() * inside, t[at].double() * inside, inside
-
-
-def _along(x: Tensor, axis: int, weights: Tensor) -> Tensor:
-    """Correlate with a window along one axis, zeros beyond the edge."""
-    radius, n = len(weights) // 2, x.shape[axis]
-    out = torch.zeros_like(x)
-    for i, w in enumerate(weights.tolist()):
-        shift = i - radius
-        length = n - abs(shift)
-        if length > 0:
-            source = x.narrow(axis, max(shift, 0), length)
-            out.narrow(axis, max(-shift, 0), length).add_(source, alpha=w)
-    return out
 
 
 # ---- regions

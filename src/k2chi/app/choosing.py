@@ -49,9 +49,11 @@ def choose(
     from k2chi import config
     from k2chi.about import members
     from k2chi.app import figures, inputs
+    from k2chi.app.rawscan import images
     from k2chi.app.run import compute, moved
     from k2chi.choose import Discrepancy, FrequencyAnalysis, LCurve, Rule, UCurve
     from k2chi.choose.trial import grid_of
+    from k2chi.data import Raw
     from k2chi.invert import Inversion
     from k2chi.io.nifti import atomic, write_text
 
@@ -81,6 +83,8 @@ def choose(
     job = inputs.job(source, out, given)
     with bars(not as_json):
         data, _ = job.read()
+        if isinstance(data, Raw):
+            data, _, _ = images(data, asked.pipeline, device)
         maps, _, _ = compute(moved(data, device), replace(asked, until="local"))
         assert maps.local is not None
         choice = rules[rule.value](method, maps.local, name, tried)

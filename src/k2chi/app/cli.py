@@ -61,7 +61,8 @@ app.command()(tools.simulate)
 @plain_errors
 def qsm(
     places: Annotated[
-        list[Path], typer.Argument(metavar="[IN] OUT", help="Folder with one scan, and output folder.")
+        list[Path],
+        typer.Argument(metavar="[IN] OUT", help="Folder with one scan, or raw data; and output folder."),
     ],
     magnitude: Annotated[list[Path], typer.Option(help="Magnitude: one 4D file, or one file an echo.")] = [],  # noqa: B006
     phase: Annotated[list[Path], typer.Option(help="Phase, likewise; any common unit.")] = [],  # noqa: B006
@@ -89,7 +90,7 @@ def qsm(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """One scan to χ: a folder with BIDS-like names, or the files given by options."""
+    """One scan to χ: a folder with BIDS-like names, raw data, or the files given by options."""
     from k2chi.app import inputs
     from k2chi.app.run import run
 
@@ -102,6 +103,44 @@ def qsm(
     job = inputs.job(source, out, given)
     with bars(not as_json):
         result = run(job.read, job.layout, asked, job.root)
+    show(result, as_json)
+
+
+@app.command()
+@plain_errors
+def recon(
+    raw: Annotated[
+        Path,
+        typer.Argument(metavar="RAW", help="Siemens twix, ISMRMRD, or an array with a TOML header."),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder.")],
+    name: Annotated[
+        str, typer.Option(help="BIDS name such as sub-01_ses-1, to write or add to a BIDS data set.")
+    ] = "",
+    te: Annotated[
+        list[float], typer.Option(help="Echo time [s], one for each echo, if the header lacks it.")
+    ] = [],  # noqa: B006
+    b0: Annotated[float | None, typer.Option(help="Field strength [T], if the header lacks it.")] = None,
+    repetition: Annotated[int, typer.Option(help="Which repetition to read, from 1.")] = 1,
+    parts: Annotated[
+        bool, typer.Option("--complex/--no-complex", help="Write real and imaginary part, too.")
+    ] = True,
+    recipe: Recipe = "default",
+    sets: Sets = [],  # noqa: B006
+    b0_dir: B0Dir = BORE,
+    device: Device = "cpu",
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Raw data to images: magnitude, phase, real and imaginary part of each echo as NIfTI with BIDS JSON."""
+    from k2chi.app import recon as scans
+
+    asked = order(recipe, sets, device=prepare(threads, device), overwrite=overwrite)
+    kinds = scans.ALL if parts else scans.ALL[:2]
+    wanted = scans.Wanted(raw, tuple(te), b0, b0_dir, repetition - 1, name, kinds)
+    with bars(not as_json):
+        result = scans.run(wanted, out, asked)
     show(result, as_json)
 
 

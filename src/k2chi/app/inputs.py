@@ -9,12 +9,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from k2chi.data import Chi, Echoes, Field, Vector
+from k2chi.app.rawscan import said
+from k2chi.data import Chi, Echoes, Field, Raw, Vector
 from k2chi.io import bids
 from k2chi.io.derivatives import Layout
 from k2chi.io.echoes import Source, read_complex, read_echoes, read_mask
 from k2chi.io.fieldmap import Unit, read_field
 from k2chi.io.nifti import read, same_place
+from k2chi.io.rawdata import is_raw, open_raw
 from k2chi.io.sidecar import agree, facts, sidecar
 from k2chi.measure.blind import blind, sharpness_ppb_per_mm
 from k2chi.measure.quality import quality
@@ -50,7 +52,7 @@ class Given:
 class Job:
     """One scan to work on."""
 
-    read: Callable[[], tuple[Echoes | Field, Source]]
+    read: Callable[[], tuple[Echoes | Field | Raw, Source]]
     layout: Layout
     root: Path | None
 
@@ -65,13 +67,18 @@ def places(given: Sequence[Path], files: Given) -> tuple[Path | None, Path]:
         raise ValueError(
             "give files by options, or an input folder, not both: k2chi qsm --magnitude M --phase P OUT"
         )
-    raise ValueError("give an input and an output folder: k2chi qsm IN OUT; or --magnitude, --phase and OUT")
+    raise ValueError(
+        "give an input (folder with a scan, or raw data) and an output folder: k2chi qsm IN OUT; "
+        "or --magnitude, --phase and OUT"
+    )
 
 
 def job(source: Path | None, out: Path, given: Given) -> Job:
     """What to read and where to write for `k2chi qsm`."""
     if source is None:
         return Job(lambda: from_files(given), Layout(out), None)
+    if is_raw(source):
+        return Job(lambda: from_raw(source, given), Layout(out), None)
     found = bids.find(source)
     if len(found) > 1:
         names = ", ".join(s.name for s in found[:4])
@@ -93,6 +100,17 @@ def job(source: Path | None, out: Path, given: Given) -> Job:
         )
 
     return Job(load, Layout(out, one.name), one.root)
+
+
+def from_raw(path: Path, given: Given) -> tuple[Raw, Source]:
+    """Raw data, to be reconstructed first."""
+    if given.unwrapped or given.mask is not None:
+        raise ValueError(
+            f"{path}: raw data take no --unwrapped and no --mask: "
+            "run k2chi recon, then k2chi qsm on its output with them"
+        )
+    raw = open_raw(path, given.te_s, given.b0_tesla, given.b0_world)
+    return raw, Source((path,), says=tuple(said(raw)))
 
 
 def from_files(given: Given) -> tuple[Echoes | Field, Source]:

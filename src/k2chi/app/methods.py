@@ -38,9 +38,14 @@ def _number(x: float) -> str:
 
 
 def paragraph(
-    pipeline: Pipeline, recipe: str, grid: Grid, scan: Scan, stages: Collection[str]
+    pipeline: Pipeline,
+    recipe: str,
+    grid: Grid,
+    scan: Scan,
+    stages: Collection[str],
+    what: str = "Susceptibility maps",
 ) -> tuple[str, list[str]]:
-    """One paragraph on the stages that ran, and the numbered sources it refers to."""
+    """One paragraph on how `what` was made by the stages that ran, and the numbered sources it refers to."""
     sources: list[str] = []
     said = []
     for stage, method in used(pipeline):
@@ -59,13 +64,13 @@ def paragraph(
     tes = ", ".join(_number(1e3 * t) for t in scan.te_s)
     size = " × ".join(_number(v) for v in grid.voxel_mm)
     text = (
-        f"Susceptibility maps were computed with k2chi {__version__} (PyTorch {torch.__version__}), "
+        f"{what} were computed with k2chi {__version__} (PyTorch {torch.__version__}), "
         f"recipe {recipe}, from gradient echoes at {_number(scan.b0_tesla)} T with echo times of {tes} ms "
         f"and voxels of {size} mm. "
     )
     if said:
         text += "In this order, " + "; ".join(said) + ". "
-    text += "Settings not mentioned are the defaults of that version; the recipe stands beside the maps."
+    text += "Settings not mentioned are the defaults of that version; the recipe stands beside them."
     return text, sources
 
 

@@ -75,7 +75,8 @@ def show(result: Any, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({**result.record, "files": files}, ensure_ascii=False))
         return
-    for words in (*result.record["said"], result.record["sign"]["words"]):
+    sign = [result.record["sign"]["words"]] if "sign" in result.record else []
+    for words in (*result.record["said"], *sign):
         typer.echo(words)
     for words in result.record["warnings"]:
         typer.echo(f"warning: {words}", err=True)

@@ -1,8 +1,7 @@
 """One page a scan: what went in, what came out, and what to look at. Self-contained HTML."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import jinja2
 import numpy as np
@@ -125,7 +124,12 @@ def plots(maps: Maps) -> list[Picture]:
 
 def html(page: Page, maps: Maps, phase: Tensor | None = None, phase_label: str = "phase") -> str:
     """The whole page as text."""
+    shown = [*page.pictures, *pictures(maps, phase, phase_label)]
+    return rendered(replace(page, pictures=shown), facts(maps), plots(maps))
+
+
+def rendered(page: Page, facts: Sequence[tuple[str, str]], plots: Sequence[Picture]) -> str:
+    """A page as text, with the numbers at its top and the pictures at its end."""
     loader = jinja2.PackageLoader("k2chi.app", package_path="")
     template = jinja2.Environment(loader=loader, autoescape=True).get_template("report.html.j2")
-    words: dict[str, Any] = vars(page) | {"pictures": [*page.pictures, *pictures(maps, phase, phase_label)]}
-    return template.render(facts=facts(maps), plots=plots(maps), **words)
+    return template.render(facts=facts, plots=plots, **vars(page))

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from k2chi import __version__, config
 from k2chi.app import methods, report
-from k2chi.data import Chi, Echoes, Field, Maps, Sources
+from k2chi.app.rawscan import images
+from k2chi.data import Chi, Echoes, Field, Maps, Raw, Sources
 from k2chi.io.derivatives import Layout, dumps, room, staged, write_maps
 from k2chi.io.echoes import Source, conjugate
 from k2chi.io.nifti import write_text
@@ -141,7 +142,7 @@ def taken(layout: Layout) -> Path | None:
 
 
 def run(
-    read: Callable[[], tuple[Echoes | Field, Source]],
+    read: Callable[[], tuple[Echoes | Field | Raw, Source]],
     layout: Layout,
     order: Order,
     root: Path | None = None,
@@ -159,12 +160,17 @@ def run(
     with staged(layout.out) as stage:
         data, source = read()
         room(layout.out, int(np.prod(data.grid.shape)))
+        told = list(source.warnings)
+        seconds: dict[str, float] = {}
+        if isinstance(data, Raw):
+            data, seconds["recon"], heard = images(data, order.pipeline, order.device)
+            told += heard
         maps, sign_words, sign = compute(moved(data, order.device), order)
-        maps = moved(maps, "cpu")
+        maps = replace(moved(maps, "cpu"), seconds=seconds | maps.seconds)
         inside = replace(layout, out=stage)
         inputs = {str(f): sha256(f) for f in source.files}
         text, cited = methods.paragraph(order.pipeline, order.recipe, maps.grid, maps.scan, maps.seconds)
-        told = [*source.warnings, *maps.warnings]
+        told += maps.warnings
         if sign is not None and (not sign.sure or (sign.value < 0 and isinstance(data, Field))):
             told.append(sign_words)
         recipe = config.dumps(order.pipeline)

@@ -131,6 +131,15 @@ def test_slices_may_differ():
     assert phase_error(Assemble(ghost=Refined(None, "slice"))(raw, 0)) < 0.004
 
 
+def test_a_reference_that_is_epi_loses_its_ghost_too():
+    base = epi()
+    raw = replace(base, reference=lambda: base.lines(0))
+    clean = replace(epi(ghost=(0.0, 0.0)), reference=lambda: epi(ghost=(0.0, 0.0)).lines(0))
+    truth = Assemble()(clean, 0).reference
+    assert float((Assemble()(raw, 0).reference - truth).norm() / truth.norm()) < 1e-4
+    assert float((Assemble(ghost=None)(raw, 0).reference - truth).norm() / truth.norm()) > 0.1
+
+
 def test_noise_moves_the_correction_little():
     raw = epi(noise=0.02)
     assert (

@@ -39,12 +39,12 @@ def test_relative_finds_phases_with_mean_zero():
 def test_each_shot_gets_its_phase_back():
     raw = scan(shot_rad=0.5)
     assert error(Assemble(shots=None)(raw, 0)) > 0.2
-    assert error(Assemble()(raw, 0)) < 1e-4
+    assert error(Assemble(shots=NavigatedShots("constant"))(raw, 0)) < 1e-4
 
 
 def test_slices_are_compared_with_themselves():
     raw = scan(shot_rad=0.5, slices=True)
-    image, truth = ifft(Assemble()(raw, 0).data[0]), TRUTH
+    image, truth = ifft(Assemble(shots=NavigatedShots("constant"))(raw, 0).data[0]), TRUTH
     inner = (image * truth.conj()).sum((0, 1, 2))
     ratio = inner.abs() / truth.abs().square().sum((0, 1, 2)).clamp_min(1e-9)
     assert ratio[1:-1].min() > 1 - 1e-3
@@ -68,18 +68,19 @@ def test_a_field_shift_grows_with_time():
     )
     kept = error(Assemble(shots=None)(bad, 0))
     assert kept > 0.3
-    assert error(Assemble(shots=NavigatedShots("constant"))(bad, 0)) > kept / 2
-    assert error(Assemble(shots=NavigatedShots("field"))(bad, 0)) < 0.02
+    constant = error(Assemble(shots=NavigatedShots("constant"))(bad, 0))
+    assert constant > kept / 2
+    assert error(Assemble()(bad, 0)) < 0.02
     timeless = replace(
         bad,
         lines=lambda echo: (replace(b, time_s=None) for b in bad.lines(echo)),
         navigators=lambda echo: replace(bad.navigators(echo), time_s=None),
     )
-    with pytest.raises(ValueError, match="needs times"):
-        Assemble(shots=NavigatedShots("field"))(timeless, 0)
+    with pytest.warns(UserWarning, match="held constant"):
+        assert error(Assemble()(timeless, 0)) == pytest.approx(constant, rel=1e-6)
     coarse = replace(bad, navigators=lambda echo: replace(n := bad.navigators(echo), time_s=n.time_s - 1))
-    with pytest.raises(ValueError, match="too coarse"):
-        Assemble(shots=NavigatedShots("field"))(coarse, 0)
+    with pytest.warns(UserWarning, match="too coarse"):
+        Assemble()(coarse, 0)
 
 
 def test_steady_drift_is_found_without_navigators():
@@ -110,6 +111,10 @@ def test_drift_in_closed_form():
     found = torch.linalg.lstsq(fit, offset[:, None]).solution[0]
     true = torch.linalg.lstsq(fit, expected[:, None]).solution[0]
     assert float(found) == pytest.approx(float(true), rel=0.05)
+
+
+def test_where_nothing_drifts_nothing_is_found():
+    assert SteadyDrift()(Readouts(scan(navigators=False), 0)) is None
 
 
 def test_nothing_to_do():

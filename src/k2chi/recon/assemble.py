@@ -29,7 +29,6 @@ class Assemble:
     """Turns readouts sampled on gradient ramps into images along the readout."""
     ghost: GhostCorrection | None = Navigated()
     """Brings forward and reversed readouts of EPI onto each other."""
-
     shots: ShotCorrection | None = NavigatedShots()
     """Takes off the phase of each shot, from navigators or from the data themselves."""
     averages: AlignedAverages | None = AlignedAverages()
@@ -39,7 +38,8 @@ class Assemble:
         """K-space of `echo` (from 0) alone. `mix` maps coils to virtual coils: whitening, compression."""
         _check(raw, echo, mix)
         plain = Readouts(raw, echo, mix, self.ramp)
-        data, count = self._corrected(plain)
+        turned = _without(plain, self.ghost)
+        data, count = self._placed(_without(turned, self.shots))
         if not count.any():
             raise ValueError(f"no readouts of echo {echo + 1}: the file is cut off, or its counters are odd")
         if count.max() > 1:
@@ -51,25 +51,27 @@ class Assemble:
             raw.grid,
             replace(raw.scan, te_s=(raw.scan.te_s[echo],)),
             raw.noise if raw.noise is None or mix is None else mix.to(raw.noise) @ raw.noise,
-            None if raw.reference is None else _reference(raw, plain),
+            None if raw.reference is None else _reference(raw, plain, turned),
         )
 
-    def _corrected(
-        self, readouts: Readouts
-    ) -> tuple[Complex[Tensor, "coil kx ky kz"], Float[Tensor, "ky kz"]]:
-        """K-space without the phase errors that each correction finds in what the one before left."""
+    def _placed(self, readouts: Readouts) -> tuple[Complex[Tensor, "coil kx ky kz"], Float[Tensor, "ky kz"]]:
+        """Sum of the readouts at each place, averages brought to one phase; and how many there were."""
         e, shape = readouts.raw.encoding, readouts.raw.grid.shape
-        for correction in (self.ghost, self.shots):
-            phase = correction(readouts) if correction is not None else None
-            readouts = readouts if phase is None else readouts.without(phase)
         if self.averages is None:
             return _placed(readouts.lines(), e, shape, shape)
         try:
             return _placed(_of_one_average(readouts.lines()), e, shape, shape)
         except _Several:
             pass  # what was placed so far is let go before all is placed anew
-        phase = self.averages(readouts)
-        return _placed((readouts if phase is None else readouts.without(phase)).lines(), e, shape, shape)
+        return _placed(_without(readouts, self.averages).lines(), e, shape, shape)
+
+
+def _without(
+    readouts: Readouts, correction: GhostCorrection | ShotCorrection | AlignedAverages | None
+) -> Readouts:
+    """The readouts without the phase errors that the correction finds in them."""
+    phase = correction(readouts) if correction is not None else None
+    return readouts if phase is None else readouts.without(phase)
 
 
 class _Several(Exception):
@@ -161,11 +163,14 @@ def _finished(
     return data, along[:, None, None] & seen
 
 
-def _reference(raw: Raw, readouts: Readouts) -> Complex[Tensor, "coil rx ry rz"]:
-    """The largest fully sampled box about the centre of the reference scan, zero frequency at index n//2."""
+def _reference(raw: Raw, plain: Readouts, turned: Readouts) -> Complex[Tensor, "coil rx ry rz"]:
+    """The largest fully sampled box about the centre of the reference scan, zero frequency at index n//2;
+    an EPI of its own loses the ghost, too."""
     assert raw.reference is not None
     e, whole = raw.encoding, raw.grid.shape
-    blocks = [readouts.seen(block) for block in raw.reference()]
+    found = list(raw.reference())
+    readouts = turned if any(block.reverse.any() for block in found) else plain
+    blocks = [readouts.seen(block) for block in found]
     if not sum(len(block.ky) for block in blocks):
         raise ValueError("the reference scan holds no readouts: calibrate from the centre of the scan itself")
     count = torch.zeros(e.matrix[1:])

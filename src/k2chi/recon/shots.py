@@ -1,5 +1,6 @@
 """The phase of each shot of a segmented scan: B0 drifts and breathing between excitations taken off."""
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +13,9 @@ from torch import Tensor
 from k2chi.data import Lines
 from k2chi.recon.readouts import Phase, Readouts, group
 
+SURE = 0.005
+"""Share by which a drift has to lower the entropy to be believed: less is noise, or a shift of the image."""
+
 
 @dataclass(frozen=True)
 class NavigatedShots:
@@ -21,12 +25,12 @@ class NavigatedShots:
     off. The phases of all shots average to zero, so the image keeps its own.
     Hu & Kim 1994, MRM 31:495, doi:10.1002/mrm.1910310505 (navigators against breathing).
     A navigator comes early after the excitation: where a shift of the field is the cause, the phase at the
-    echo time is larger than the navigator's, and `model` has to say so. Costs one pass over the navigators.
+    echo time is larger than the navigator's, and `model` knows of it. Costs one pass over the navigators.
     """
 
-    model: Literal["constant", "field"] = "constant"
-    """"constant": all readouts of a shot carry its navigator's phase. "field": phase grows in proportion to
-    the time since the excitation, as with a shift of the field; needs the time of each readout."""
+    model: Literal["field", "constant"] = "field"
+    """"field": phase grows in proportion to the time since the excitation, as drift and breathing make it;
+    needs the time of each readout. "constant": all readouts of a shot carry its navigator's phase."""
 
     def __call__(self, readouts: Readouts) -> Phase | None:
         """The phase error of each readout; None without navigators or with one shot only."""
@@ -45,21 +49,28 @@ class NavigatedShots:
         for keys in of_slice.values():
             rows = torch.stack([groups[key][:least] for key in keys])
             found |= dict(zip(keys, relative(navigators.data[rows]).tolist(), strict=True))
-        if self.model == "constant":
-            return _of_shots(found)
-        return _growing(found, *self._times(readouts, navigators))
+        if self.model == "field":
+            taken, after = self._times(readouts, navigators)
+            if taken and 1e-4 < after < readouts.raw.scan.te_s[readouts.echo]:
+                return _growing(found, taken, after)
+            warnings.warn(
+                "times of readouts are missing or too coarse to tell when navigators were taken: the phase "
+                "of a shot is held constant after them, and a drift of the field is corrected in part only",
+                stacklevel=2,
+            )
+        return _of_shots(found)
 
     def _times(self, readouts: Readouts, navigators: Lines) -> tuple[dict[tuple[int, ...], float], float]:
         """When the navigators of each shot were taken, and how long after the excitation that is: what the
-        echo time leaves before the readout of the centre of k-space."""
+        echo time leaves before the readout of the centre of k-space. Nothing and 0 without times."""
         if navigators.time_s is None:
-            raise ValueError('NavigatedShots(model="field") needs times of readouts: take "constant"')
+            return {}, 0.0
         times, groups = navigators.time_s, group(navigators, "shot")
         taken = {key: float(times[index].mean()) for key, index in groups.items()}
         centre, waits = readouts.raw.encoding.centre[1], []
         for block in readouts.raw.lines(readouts.echo):
             if block.time_s is None:
-                break
+                return {}, 0.0
             for key, index in group(block, "shot").items():
                 middle = index[block.ky[index] == centre]
                 if len(middle) and key in taken:
@@ -67,13 +78,7 @@ class NavigatedShots:
             if waits:
                 break
         te = readouts.raw.scan.te_s[readouts.echo]
-        after = te - sum(waits) / len(waits) if waits else 0.0
-        if not 1e-4 < after < te:
-            raise ValueError(
-                f"navigators {after * 1e3:.2f} ms after the excitation by the times of readouts: these are "
-                'too coarse or missing; take NavigatedShots(model="constant")'
-            )
-        return taken, after
+        return taken, te - sum(waits) / len(waits) if waits else 0.0
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,9 @@ class SteadyDrift:
     A polynomial of time, one phase for each shot, whose coefficients leave the least entropy in the image of
     the central `points` of either phase encoding.
     Atkinson et al. 1997, IEEE TMI 16:903, doi:10.1109/42.650886 (entropy, there against motion).
-    Needs no navigators. Sees what makes ghosts, that is interleaved shots; where k-space is filled in one
-    sweep a drift only shifts the image, and that is left alone. About 100 small transforms.
+    Needs no navigators. Sees what makes ghosts, that is shots that interleave while the drift goes on; where
+    k-space is filled in one sweep a drift only shifts the image a little. A drift that does not lower the
+    entropy by `SURE` of itself is left alone. About 100 small transforms.
     """
 
     order: int = 1
@@ -123,7 +129,10 @@ class SteadyDrift:
         best = min(([v] + [0.0] * (self.order - 1) for v in torch.linspace(-3, 3, 25).tolist()), key=entropy)
         simplex = [best, *([c + 0.15 * (i == j) for i, c in enumerate(best)] for j in range(self.order))]
         options = {"initial_simplex": simplex, "xatol": 1e-4, "fatol": 1e-9, "maxiter": 80 * self.order}
-        found = torch.from_numpy(minimize(entropy, best, method="Nelder-Mead", options=options).x).double()
+        least = minimize(entropy, best, method="Nelder-Mead", options=options)
+        if entropy([0.0] * self.order) < (1 + SURE) * least.fun:
+            return None
+        found = torch.from_numpy(least.x).double()
 
         def phase(some: Lines) -> tuple[Float[Tensor, "line"], Float[Tensor, "line"]]:
             offset = _basis(_clock(some), span, self.order) @ found

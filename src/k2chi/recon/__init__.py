@@ -8,10 +8,13 @@ from k2chi.recon.espirit import ESPIRiT
 from k2chi.recon.ghost import GhostCorrection, Navigated, Refined
 from k2chi.recon.grappa import GRAPPA
 from k2chi.recon.maps import AdaptiveMaps
+from k2chi.recon.partial import POCS, Homodyne, PartialFourier, ZeroFill
 from k2chi.recon.sampling import CAIPI, PoissonDisk, Regular, Sampling
 from k2chi.recon.sense import CGSENSE, Adjoint
 from k2chi.recon.shots import NavigatedShots, ShotCorrection, SteadyDrift
 from k2chi.recon.sparse import SparseSENSE
+from k2chi.recon.upscale import Sinc
+from k2chi.recon.window import Tukey
 
 Compression = SVDCompression | GeometricCompression
 """Calibration data → `Virtual` coils."""
@@ -24,6 +27,7 @@ __all__ = [
     "CAIPI",
     "CGSENSE",
     "GRAPPA",
+    "POCS",
     "AdaptiveMaps",
     "Adjoint",
     "CoilMaps",
@@ -31,8 +35,10 @@ __all__ = [
     "ESPIRiT",
     "GeometricCompression",
     "GhostCorrection",
+    "Homodyne",
     "Navigated",
     "NavigatedShots",
+    "PartialFourier",
     "PoissonDisk",
     "Reconstruction",
     "Refined",
@@ -40,6 +46,9 @@ __all__ = [
     "SVDCompression",
     "Sampling",
     "ShotCorrection",
+    "Sinc",
     "SparseSENSE",
     "SteadyDrift",
+    "Tukey",
+    "ZeroFill",
 ]

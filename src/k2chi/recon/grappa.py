@@ -39,7 +39,7 @@ class GRAPPA:
     even, as many on either side."""
     regularisation: float = 0.01
     """λ, relative to the root-mean-square singular value of A; larger: less noise, more aliasing."""
-    points: int = 48
+    points: int = 32
     """Points about the centre along each axis, at most, that calibrate; more cost time and change little."""
 
     def __post_init__(self) -> None:
@@ -233,7 +233,7 @@ def _weights(
         )
     gram = torch.zeros(unknowns, unknowns, dtype=torch.complex128, device=centre.device)
     right = torch.zeros(coils, unknowns, dtype=torch.complex128, device=centre.device)
-    places = max(1, CHUNK_BYTES // (8 * unknowns * (y1 - y0) * (z1 - z0)))
+    places = max(1, CHUNK_BYTES // (16 * unknowns * (y1 - y0) * (z1 - z0)))
     first = taps // 2
     for x in range(first, nx - first, places):
         end = min(x + places, nx - first)
@@ -242,11 +242,11 @@ def _weights(
             for t in range(taps)
             for a, b in steps
         ]
-        s = torch.stack(sources, 1).reshape(unknowns, -1)
-        target = centre[:, x:end, y0:y1, z0:z1].reshape(coils, -1)
+        s = torch.stack(sources, 1).reshape(unknowns, -1).to(gram)
+        target = centre[:, x:end, y0:y1, z0:z1].reshape(coils, -1).to(gram)
         gram += s @ s.mH
         right += target @ s.mH
-    power = gram.diagonal().real.mean()
+    power = float(gram.diagonal().real.mean()) or 1.0
     gram.diagonal().add_(power * max(regularisation, 1e-6) ** 2)
     w: Tensor = torch.linalg.solve(gram, right, left=False)
     return w.to(centre).reshape(coils, coils, taps, len(steps))

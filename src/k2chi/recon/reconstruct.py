@@ -16,8 +16,11 @@ from k2chi.recon.calibrate import calibration
 from k2chi.recon.compress import SVDCompression, Virtual
 from k2chi.recon.espirit import ESPIRiT
 from k2chi.recon.grappa import GRAPPA
+from k2chi.recon.partial import PartialFourier, ZeroFill
 from k2chi.recon.sense import CGSENSE
+from k2chi.recon.upscale import Sinc
 from k2chi.recon.whiten import mixed, whitening
+from k2chi.recon.window import Tukey
 
 POINTS = 32
 """Points of k-space about the centre, along each axis, that the compression of coils looks at."""
@@ -45,6 +48,12 @@ class Reconstruct:
     """Finds how each coil sees each place."""
     unfold: Reconstruction = CGSENSE()
     """Makes the image, from k-space and maps."""
+    partial: PartialFourier = ZeroFill()
+    """Stands in for what partial Fourier leaves out."""
+    window: Tukey | None = None
+    """Fades k-space out towards its border."""
+    interpolate: Sinc | None = None
+    """Shows the images on a finer grid."""
 
     def __call__(self, data: Raw | KSpace) -> Echoes:
         """One image for each echo."""
@@ -56,10 +65,22 @@ class Reconstruct:
                 maps = self.maps(one)
             if unfold is None:
                 unfold = self.unfold.trained(one) if isinstance(self.unfold, GRAPPA) else self.unfold
-            images.append(unfold(one, maps)[0])
+            images.append(self.partial(unfold(one, maps), one.sampled)[0])
             del one
-        whole = Echoes(torch.stack(images), data.grid, data.scan)
-        return without_surplus(whole, data.encoding.surplus) if isinstance(data, Raw) else whole
+        return self._finished(Echoes(torch.stack(images), data.grid, data.scan), data)
+
+    def _finished(self, echoes: Echoes, data: Raw | KSpace) -> Echoes:
+        """Windowed, cropped to the field of view that was asked for, interpolated; slices stay apart."""
+        slices = isinstance(data, Raw) and data.encoding.slices
+        if self.window is not None:
+            (x, y, z), window = self.window.axes, self.window
+            echoes = replace(window, axes=(x, y, z and not slices))(echoes)
+        if isinstance(data, Raw):
+            echoes = without_surplus(echoes, data.encoding.surplus)
+        if self.interpolate is not None:
+            fx, fy, fz = self.interpolate.factor
+            echoes = replace(self.interpolate, factor=(fx, fy, 1.0 if slices else fz))(echoes)
+        return echoes
 
     def _echoes(self, data: Raw | KSpace) -> Iterator[KSpace]:
         """One echo after the other, its coils white and virtual."""

@@ -1,5 +1,6 @@
 """On which lattice an undersampled scan lies, found from the mask itself."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import floor
 
@@ -93,9 +94,11 @@ def _near(numerator: int, denominator: int, count: int) -> range:
 
 
 def find_lattice(sampled: Bool[Tensor, "ky kz"]) -> Lattice:
-    """The sparsest lattice that the lines outside the full centre fill; zero frequency at index 0.
+    """The lattice that the lines outside the full centre fill; zero frequency at index 0.
 
-    ValueError for lines without order, which only iterative methods can use.
+    The full centre may be a box or not much larger than one. Of lattices that fit beyond it, the one that
+    leaves fewest lines near it unexplained. ValueError for lines without order, which only iterative
+    methods can use.
     """
     mask, fy, fz = centred(sampled)
     spanned = reach(mask)
@@ -107,18 +110,27 @@ def find_lattice(sampled: Bool[Tensor, "ky kz"]) -> Lattice:
     y, z = np.nonzero(outside)
     first = np.argmin((y - len(fy) // 2) ** 2 + (z - fz.size // 2) ** 2)
     at = (int(y[first]) - len(fy) // 2, int(z[first]) - fz.size // 2)
-    for r in range(MOST, 0, -1):
-        for rows in (a for a in range(1, r + 1) if r % a == 0):
-            for shear in range(r // rows):
-                found = Lattice(rows, shear, r // rows, (at[0] % rows, 0))
-                drift = (at[0] - found.offset[0]) // rows * shear
-                found = Lattice(rows, shear, r // rows, (at[0] % rows, (at[1] - drift) % (r // rows)))
-                if _fits(found.holds(fy, fz), mask, outside):
-                    return found
+    near = mask & ~_centre(mask, 1.0)
+    fits: list[tuple[int, int, int, Lattice]] = []
+    for found in _lattices(at):
+        on = found.holds(fy, fz)
+        if _fits(on, mask, outside):
+            fits.append((int((near & ~on).sum()), -found.acceleration, len(fits), found))
+    if fits:
+        return min(fits)[-1]
     raise ValueError(
         "the lines outside the centre of k-space lie on no lattice (random undersampling, or lines are "
         "missing): GRAPPA needs regular or CAIPI undersampling; reconstruct with CGSENSE"
     )
+
+
+def _lattices(at: Pair) -> Iterator[Lattice]:
+    """Every lattice through one point, up to the largest acceleration."""
+    for r in range(1, MOST + 1):
+        for rows in (a for a in range(1, r + 1) if r % a == 0):
+            for shear in range(r // rows):
+                drift = at[0] // rows * shear
+                yield Lattice(rows, shear, r // rows, (at[0] % rows, (at[1] - drift) % (r // rows)))
 
 
 def centred(sampled: Bool[Tensor, "ky kz"]) -> tuple[Flags, np.ndarray, np.ndarray]:

@@ -68,7 +68,7 @@ def test_the_u_nets_have_their_sizes():
 @pytest.mark.parametrize("config", [SIQSMConfig(width=4), UNetConfig(2, 3)], ids=["SI-QSM", "U-Net"])
 def test_sizes_that_do_not_divide_are_refused_by_the_layers(config):
     network = config.build()
-    volumes = [torch.zeros(1, 16, 18, 16)] * (2 if isinstance(config, SIQSMConfig) else 1)
+    volumes = [torch.zeros(1, 16, 18, 16)] * 2
     with pytest.raises(ValueError, match="divide by"):
         network(*volumes)
 

@@ -359,9 +359,11 @@ class Chi:
     """Share of the weighted field that the map leaves unexplained in each iteration, where it is known."""
     converged: bool | None = None
     """True if the last update was within the tolerance, False if not; None where nothing was asked."""
+    sd_ppm: Float[Tensor, "x y z"] | None = None
+    """How far off the map may be, one standard deviation [ppm], where the method says so."""
 
     def __post_init__(self) -> None:
-        _same(self.grid, chi=self.ppm, mask=self.mask)
+        _same(self.grid, chi=self.ppm, mask=self.mask, sd=self.sd_ppm)
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,6 +31,7 @@ from k2chi.app.options import (
 )
 from k2chi.app.roi import roi
 from k2chi.app.stats import stats
+from k2chi.app.train import train
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
@@ -196,6 +197,7 @@ app.command(epilog=EPILOG)(compare)
 app.command()(roi)
 app.command()(lesions)
 app.command()(stats)
+app.command()(train)
 app.command()(tools.methods)
 
 

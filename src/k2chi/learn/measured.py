@@ -86,6 +86,8 @@ class Measurement:
     """Share of cubes with patches that are off by whole turns."""
     worn: float = 0.3
     """Share of cubes whose field is known in a part of the support only."""
+    flat: float = 0.3
+    """Share of cubes whose signal is the same everywhere: many scans come without weights."""
 
     def __call__(
         self,
@@ -100,7 +102,7 @@ class Measurement:
         sensitivity = noise_field(draw, n, shape, 0.03, torch.full((n, 1, 1, 1), 3.0, device=draw.device))
         signal = (0.3 * draw.uniform(n, 1, 1, 1) * sensitivity).exp() * (-2.0 * chi.abs()).exp()
         mask = worn(draw, support, self.worn)
-        signal = signal * mask
+        signal = torch.where(draw.happens(self.flat, n, 1, 1, 1), torch.ones_like(signal), signal) * mask
         signal = signal / signal.amax(SPACE, keepdim=True).clamp_min(1e-9)
         turn = draw.log_uniform(n, 1, 1, 1, low=self.rad_per_ppm[0], high=self.rad_per_ppm[1])
         ratio = draw.log_uniform(n, 1, 1, 1, low=self.snr[0], high=self.snr[1])

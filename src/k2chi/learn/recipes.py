@@ -59,7 +59,13 @@ CLASSES: tuple[type, ...] = (
 ISOTROPIC = Anything(batch=16, oblique=0.0, anisotropy=1.0, voxel_mm=(1.0, 1.0))
 LARGE = UnrolledConfig(steps=8, widths=(16, 48, 96), depth=2)
 SMALL = UnrolledConfig(steps=4, widths=(8, 24, 32), depth=1)
-CUBES = Anything(size=32, batch=2, persons=1)
+CUBES = Anything(
+    size=32,
+    batch=2,
+    persons=1,
+    residual=0.05,
+    measurement=Measurement(snr=(20.0, 1000.0), faults=0.05, worn=0.15, flat=0.4),
+)
 
 
 def _large(network: UnrolledConfig, data: Anything) -> Recipe:

@@ -42,7 +42,7 @@ class Curves:
             file.write(f"{step},{error:.3f}\n")
 
 
-def _answer(recipe: Recipe, weights: Mapping[str, Tensor], batch: Batch) -> Answer:
+def answer_of(recipe: Recipe, weights: Mapping[str, Tensor], batch: Batch) -> Answer:
     network = recipe.network.build()
     network.load_state_dict(weights)
     network.to(batch.chi.device).eval()
@@ -59,14 +59,14 @@ def error_percent(answer: Answer, batch: Batch) -> float:
 def held_back_error(recipe: Recipe, weights: Mapping[str, Tensor], device: torch.device) -> float:
     """Error on data that are not learned from [%]."""
     batches = [recipe.data(HELD_BACK + i, device) for i in range(BATCHES)]
-    return sum(error_percent(_answer(recipe, weights, b), b) for b in batches) / BATCHES
+    return sum(error_percent(answer_of(recipe, weights, b), b) for b in batches) / BATCHES
 
 
 def example(recipe: Recipe, weights: Mapping[str, Tensor], device: torch.device, path: Path) -> None:
     """Middle slices of one held-back batch: field, χ found and χ true, one row a cube."""
     data = recipe.data
     batch = replace(data, batch=min(data.batch, 4))(HELD_BACK + BATCHES, device)
-    found = demeaned(_answer(recipe, weights, batch).chi, batch.support)
+    found = demeaned(answer_of(recipe, weights, batch).chi, batch.support)
     middle = batch.chi.shape[-1] // 2
     rows = []
     for i in range(len(batch.chi)):

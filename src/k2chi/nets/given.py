@@ -1,13 +1,14 @@
 """What every network gets and gives, whatever its layers."""
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from k2chi.data import Vector
+from k2chi.nets.running import Run, at_once
 from k2chi.ops.fourier import convolution
 from k2chi.ops.linear import Linear
 
@@ -68,10 +69,11 @@ class Answer:
     """How far the network believes to be off, one standard deviation [ppm]; not yet calibrated."""
 
 
+@runtime_checkable
 class Network(Protocol):
     """A network whose weights are torch parameters and that turns fields into χ."""
 
     axial: bool
     """True if it knows cubic voxels and B0 along the last axis only, so that others must be resampled."""
 
-    def invert(self, given: Given) -> Answer: ...
+    def invert(self, given: Given, run: Run = at_once) -> Answer: ...

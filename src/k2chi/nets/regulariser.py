@@ -41,6 +41,11 @@ class Regulariser(nn.Module):
     def __init__(self, inside: int, out: int, widths: tuple[int, ...], depth: int, told: int) -> None:
         super().__init__()
         w = list(widths)
+        self.factor = 2 ** (len(w) - 1)
+        between = sum(2**i * 2 for i in range(1, len(w) - 1)) + sum(
+            2**i * 2 * depth for i in range(1, len(w))
+        )
+        self.reach = (-(-(3 + between) // self.factor) + 1) * self.factor
         self.first = nn.Conv3d(inside, w[0], 3, padding=1)
         self.tell = nn.Linear(told, w[0])
         self.down = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in itertools.pairwise(w))
@@ -54,9 +59,8 @@ class Regulariser(nn.Module):
             nn.init.zeros_(p)
 
     def forward(self, x: Float[Tensor, "n c x y z"], told: Float[Tensor, " t"]) -> Float[Tensor, "n d x y z"]:
-        a, b, c = x.shape[-3:]
-        factor = 2 ** len(self.down)
-        u, v, w = (-(-n // factor) * factor for n in (a, b, c))
+        a, b, c = (int(n) for n in x.shape[-3:])  # numbers also while OpenVINO traces
+        u, v, w = (-(-n // self.factor) * self.factor for n in (a, b, c))
         x = pad_to(x, (u, v, w))
         x = self.act(self.first(x) + self.tell(told)[:, None, None, None])
         skips = [x]

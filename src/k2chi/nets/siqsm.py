@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from k2chi.nets.given import Answer, Given
+from k2chi.nets.running import Run, at_once
 from k2chi.ops.fourier import crop_to, pad_to
 
 SLOPE = 0.3
@@ -89,6 +90,7 @@ class SIQSM(nn.Module):
     """Field [ppm] and mask to χ [ppm]. Nothing is normalised: the field's own scale is what it was taught."""
 
     axial = True
+    factor, reach = DIVISOR, 4 * DIVISOR
 
     def __init__(self, config: SIQSMConfig) -> None:
         super().__init__()
@@ -132,10 +134,10 @@ class SIQSM(nn.Module):
         out: Tensor = self.head(x)[:, 0]
         return out
 
-    def invert(self, given: Given) -> Answer:
+    def invert(self, given: Given, run: Run = at_once) -> Answer:
         """Pad to a multiple of 16, apply, crop."""
         x, y, z = given.field.shape[-3:]
         size = tuple(-(-n // DIVISOR) * DIVISOR for n in (x, y, z))
         wide = (size[0], size[1], size[2])
-        chi = self(pad_to(given.field, wide), pad_to(given.support, wide))
+        chi = run(self, pad_to(given.field, wide), pad_to(given.support, wide))
         return Answer(crop_to(chi, (x, y, z)) * given.support)

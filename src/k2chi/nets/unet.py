@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from k2chi.nets.given import Answer, Given
+from k2chi.nets.running import Run, at_once
 from k2chi.ops.fourier import crop_to, pad_to
 
 
@@ -51,6 +52,8 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
+        self.factor = 2 ** (config.levels - 1)
+        self.reach = 4 * self.factor
         widths = [config.width * 2**i for i in range(config.levels)]
         self.down = nn.ModuleList()
         inside = 1
@@ -74,9 +77,11 @@ class UNet(nn.Module):
             layers.append(nn.LeakyReLU(0.1))
         return nn.Sequential(*layers)
 
-    def forward(self, field: Float[Tensor, "n x y z"]) -> Float[Tensor, "n x y z"]:
-        """χ of fields whose size divides by 2 to the power of levels − 1."""
-        factor = 2 ** (self.config.levels - 1)
+    def forward(
+        self, field: Float[Tensor, "n x y z"], support: Float[Tensor, "n x y z"]
+    ) -> Float[Tensor, "n x y z"]:
+        """χ of fields whose size divides by 2 to the power of levels − 1; the support is not looked at."""
+        factor = self.factor
         if any(n % factor for n in field.shape[-3:]):
             raise ValueError(f"this U-Net needs sizes that divide by {factor}, not {tuple(field.shape[-3:])}")
         x, across = field[:, None] / self.config.unit_ppm, []
@@ -89,10 +94,9 @@ class UNet(nn.Module):
         out: Tensor = self.last(x)[:, 0] * self.config.unit_ppm
         return out
 
-    def invert(self, given: Given) -> Answer:
+    def invert(self, given: Given, run: Run = at_once) -> Answer:
         """Pad to a size that divides, apply, crop."""
         x, y, z = given.field.shape[-3:]
-        factor = 2 ** (self.config.levels - 1)
-        a, b, c = (-(-n // factor) * factor for n in (x, y, z))
-        chi = self(pad_to(given.field, (a, b, c)))
+        a, b, c = (-(-n // self.factor) * self.factor for n in (x, y, z))
+        chi = run(self, pad_to(given.field, (a, b, c)), pad_to(given.support, (a, b, c)))
         return Answer(crop_to(chi, (x, y, z)) * given.support)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from k2chi.nets.given import Answer, Given
 from k2chi.nets.regulariser import Regulariser
+from k2chi.nets.running import Run, at_once
 from k2chi.ops.fourier import SPACE
 from k2chi.solve.cg import cg
 
@@ -57,7 +58,7 @@ class Unrolled(nn.Module):
         start = torch.logspace(-1, -2, config.steps) if config.steps > 1 else torch.tensor([0.03])
         self.log_mu = nn.Parameter(start.log())
 
-    def invert(self, given: Given) -> Answer:
+    def invert(self, given: Given, run: Run = at_once) -> Answer:
         """χ inside the support; its mean is arbitrary."""
         s, w2 = given.support, given.weight.square()
         outside = self._background(given) if self.config.total else torch.zeros_like(given.field)
@@ -75,7 +76,7 @@ class Unrolled(nn.Module):
                 moved = moved + free * step
             seen = torch.stack([x, s * step, s, given.weight], 1)[(..., *box)]
             told = torch.cat([given.geometry, nn.functional.one_hot(torch.tensor(k), len(self.log_mu)).to(f)])
-            change = self.regularisers[0 if self.config.shared else k](seen, told)
+            change = run(self.regularisers[0 if self.config.shared else k], seen, told)
             x = x + s * _put(change[:, 0], box, s)
             spread = _put(change[:, 1], box, s)
         return Answer(x * scale, s * spread.clamp(-12, 6).exp() * scale)

@@ -1,0 +1,106 @@
+"""Inversion by a trained network."""
+
+import warnings
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from k2chi.data import Chi, Field, Grid, Size
+from k2chi.invert.axial import axial_invert
+from k2chi.invert.problem import Problem, problem
+from k2chi.nets.given import Answer, Given
+from k2chi.nets.running import ByOpenVINO, InSlabs, Run, at_once
+from k2chi.nets.weights import Trained, trained
+from k2chi.ops.dipole import dipole_kernel
+from k2chi.progress import track
+
+DEFAULT = "unrolled-small"
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Let a trained network invert the field, for the scan's own voxel size and B0 direction.
+
+    The default unrolls steps of data consistency with the true dipole operator, each followed by a small
+    learned regulariser, in the manner of Lai et al. 2020, MICCAI 12262:125,
+    doi:10.1007/978-3-030-59713-9_13; it was taught on simulated shapes and digital heads, see its model card.
+    Field and map share a scale, so c times the field gives c times the map. Networks that know cubic voxels
+    and B0 along an axis only (SI-QSM, QSMnet) get the field resampled, which blurs. A network may invent
+    structure that no data support: compare with a classical method. `sd_ppm` of the map says how far off it
+    believes to be.
+    """
+
+    weights: str = DEFAULT
+    """Name of weights in the package, or a .safetensors file that `k2chi train` made."""
+    refine: int = 0
+    """Steps that fit the map to this scan's own field; more: closer to the data, and to their noise."""
+    half: bool = False
+    """Compute the network's layers in bfloat16; the dipole operator stays in single precision."""
+    openvino: bool = False
+    """Run the layers by OpenVINO at full accuracy, on a CPU that has it installed."""
+    most_voxels: int = 30_000_000
+    """Larger volumes go through the layers in overlapping slabs, to save memory."""
+
+    def __post_init__(self) -> None:
+        if self.refine < 0 or self.most_voxels < 1_000_000:
+            raise ValueError("Learned needs refine of at least 0 and most_voxels of at least a million")
+
+    def __call__(self, local: Field) -> Chi:
+        """Invert `local`. The map is zero outside the mask and has no reference yet."""
+        known = trained(self.weights, local.ppm.device)
+        if known.card.takes != "local":
+            raise ValueError(f"the network {known.card.name} takes the total field: use LearnedTotal")
+        p = problem(local, "green")
+        return self.answered(p, known)
+
+    def answered(self, p: Problem, known: Trained) -> Chi:
+        """χ and its spread for a field in its box."""
+        if words := known.card.warning(p.grid.voxel_mm):
+            warnings.warn(words, stacklevel=3)
+        order = canonical(p.grid)
+        given, net = arranged(p, order), known.network
+        run: Run = InSlabs(self.most_voxels, ByOpenVINO() if self.openvino else at_once)
+        kind = p.ppm.device.type
+        with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=self.half):
+            axial = bool(net.axial)
+            answer: Answer = axial_invert(net, given, run) if axial else net.invert(given, run)  # type: ignore
+        chi = self._refined(answer.chi, given)
+        back = sorted(range(3), key=order.__getitem__)
+        chi = chi[0].permute(back).contiguous()
+        out = p.answer(chi, (), (p.misfit(p.d(chi)),))
+        if answer.spread is None:
+            return out
+        spread = answer.spread[0].permute(back) * known.card.spread_scale
+        return replace(out, sd_ppm=p.box.put(spread, out.grid.shape) * out.mask)
+
+    def _refined(self, chi: Float[Tensor, "n x y z"], given: Given) -> Float[Tensor, "n x y z"]:
+        """Descent of ½‖w(Dχ − f)‖² from the network's map; the support is kept."""
+        d, w2 = given.d, given.weight.square()
+        for _ in track(self.refine, "refinement"):
+            chi = chi - 2.0 * given.support * d.H(w2 * (d(chi) - given.field))
+        return chi
+
+
+def canonical(grid: Grid) -> tuple[int, int, int]:
+    """Order of the axes in which networks see a volume: B0's share rising, shorter edges first.
+
+    So a volume and its turned copy look the same to the network, unless two axes are alike.
+    """
+    b, v = grid.b0_dir, grid.voxel_mm
+    i, j, k = sorted(range(3), key=lambda a: (round(abs(b[a]), 5), round(v[a], 5)))
+    return i, j, k
+
+
+def arranged(p: Problem, order: tuple[int, int, int]) -> Given:
+    """A problem as a batch of one, its axes in `order`, the largest weight one."""
+    i, j, k = order
+    v, b, n = p.grid.voxel_mm, p.grid.b0_dir, p.grid.shape
+    shape: Size = (n[i], n[j], n[k])
+    grid = Grid.of(shape, (v[i], v[j], v[k]), (b[i], b[j], b[k]))
+    straight = order == (0, 1, 2)
+    kernel = p.kernel if straight else dipole_kernel(grid, shape, "green").to(p.ppm.device)
+    weight = p.weight / p.weight.max().clamp_min(1e-12)
+    f, w, s = (x.permute(order).contiguous()[None] for x in (p.ppm, weight, p.support.to(p.ppm)))
+    return Given(f, w, s, kernel, grid.voxel_mm, grid.b0_dir)

@@ -29,6 +29,7 @@ from k2chi.app.options import (
     order,
     show,
 )
+from k2chi.app.reproduce import reproduce
 from k2chi.app.roi import roi
 from k2chi.app.stats import stats
 from k2chi.app.train import train
@@ -198,6 +199,7 @@ app.command()(roi)
 app.command()(lesions)
 app.command()(stats)
 app.command()(train)
+app.command()(reproduce)
 app.command()(tools.methods)
 
 

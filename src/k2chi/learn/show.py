@@ -34,15 +34,18 @@ class Curves:
             path.write_text("\n".join(kept) + "\n", encoding="utf-8")
 
     def note(self, step: int, loss: float, rate: float, seconds: float) -> None:
+        """One line for an update."""
         with self.losses.open("a", encoding="utf-8") as file:
             file.write(f"{step},{loss:.6g},{rate:.4g},{seconds:.1f}\n")
 
     def look(self, step: int, error: float) -> None:
+        """One line for a look at held-back data."""
         with self.errors.open("a", encoding="utf-8") as file:
             file.write(f"{step},{error:.3f}\n")
 
 
 def answer_of(recipe: Recipe, weights: Mapping[str, Tensor], batch: Batch) -> Answer:
+    """What a network of these weights says of a batch."""
     network = recipe.network.build()
     network.load_state_dict(weights)
     network.to(batch.chi.device).eval()

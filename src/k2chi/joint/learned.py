@@ -16,7 +16,7 @@ class LearnedTotal:
 
     The first guess of the sources outside is that of projection onto dipoles, Liu T et al. 2011, NMR Biomed
     24:1129, doi:10.1002/nbm.1670; each unrolled step then moves inside and outside together, and a learned
-    regulariser corrects the inside, as in `Learned`. Needs weights for total fields. The model card tells what
+    regulariser corrects the inside, as in `Learned`. Needs weights for total fields. The card tells what
     they learned from; compare with a classical method.
     """
 

@@ -173,9 +173,55 @@ def test_lesions_make_clusters_by_themselves(reads):
 def test_many_raters_and_their_gaps(reads):
     args = ("--value", "rim", *LESIONS, "--truth", "consensus", "--classes", "no,yes")
     r = found(reads, "--test", "fleiss", "--test", "ac1", "--test", "krippendorff", *args)
-    assert len(r) == 3
+    assert len(r) == 6
+    for name in ("Fleiss' κ", "Gwet's AC1", "Krippendorff's α (nominal)"):
+        naive, by_patient = r[None, name], r[None, f"{name} (cluster bootstrap)"]
+        assert by_patient["estimate"] == pytest.approx(naive["estimate"])
+        assert "naive: takes lesions of a patient as independent" in naive["notes"]
+        assert "fewer than 20 patients: the interval is too narrow" in by_patient["notes"]
     assert r[None, "Gwet's AC1"]["n"] == 84
     assert r[None, "Krippendorff's α (nominal)"]["n"] == 83
+
+
+def test_two_readers_of_clustered_lesions_have_every_coefficient_twice(reads):
+    """Naive and by patient: the same estimate; for numbers too, where patients differ the interval widens."""
+    args = ("--value", "rim", *LESIONS, "--pair", "A", "B", "--classes", "no,yes")
+    r = found(reads, "--test", "kappa", *args)
+    for name in ("Raw agreement", "Cohen's κ", "Gwet's AC1", "PABAK"):
+        assert r[None, f"{name} (cluster bootstrap)"]["estimate"] == pytest.approx(r[None, name]["estimate"])
+    args = ("--value", "score", *LESIONS, "--pair", "A", "B")
+    r = found(reads, *(a for t in ("icc", "ccc", "pearson", "spearman") for a in ("--test", t)), *args)
+    for name in ("ICC(2,1)", "Concordance correlation (Lin)", "Pearson's r", "Spearman's ρ"):
+        naive, by_patient = r[None, name], r[None, f"{name} (cluster bootstrap)"]
+        assert by_patient["estimate"] == pytest.approx(naive["estimate"])
+        assert by_patient["ci_low"] < naive["ci_low"] + 0.1
+    assert r[None, "ICC(2,1)"]["counted"] == "lesions"
+    r = found(reads, "--test", "tost", "--margin", "0.8", *args)
+    assert r[None, "Mean of patients' means of A − B (equivalence)"]["n"] == 7
+
+
+def test_names_say_who_is_compared(reads):
+    """First minus second, in McNemar's too; the bootstrapped mean has the unit of the others."""
+    args = ("--value", "rim", *LESIONS, "--pair", "A", "B", "--positive", "yes")
+    assert (None, "Share positive by A − by B (McNemar)") in found(reads, "--test", "mcnemar", *args)
+    args = ("--value", "score", *LESIONS, "--pair", "A", "B", "--unit", "points")
+    r = found(reads, "--test", "clustered", *args)
+    assert {x["unit"] for x in r.values()} == {"points"}
+    patients = r[None, "Pseudomedian of patients' means of A − B (Wilcoxon)"]
+    assert "7 patients cannot reach p < 0.0156 in an exact test" in patients["notes"]
+
+
+def test_sentences_share_their_notes(reads, tmp_path):
+    """A note that holds for all is written once; naive and clustered intervals stand side by side."""
+    out = tmp_path / "out"
+    args = ("--value", "rim", *LESIONS, "--pair", "A", "B", "--classes", "no,yes", "--out", out)
+    assert call(reads, "--test", "kappa", *args).exit_code == 0
+    text = (out / "stats.md").read_text(encoding="utf-8")
+    assert text.count("without a pair") == 1
+    assert "All of them: 1 without a pair: P2 3 (B missing)." in text
+    assert {p.name for p in (out / "figures").iterdir()} == {
+        *(f"side-by-side_kappa.{e}" for e in ("png", "svg", "pdf"))
+    }
 
 
 def test_a_region_that_lacks_a_method_does_not_stop_the_others(regions, tmp_path):
@@ -410,8 +456,8 @@ def test_a_table_from_a_spreadsheet_is_read(tmp_path):
 
 
 def test_help_is_quick_and_names_every_test():
+    from k2chi.app.statkinds import Statistic
     from k2chi.app.stats import TESTS
-    from k2chi.app.stattests import Statistic
 
     assert TESTS.split() == list(Statistic)
     assert call("--help").exit_code == 0

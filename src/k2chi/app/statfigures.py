@@ -102,7 +102,8 @@ def scatter(grid: Grid, found: Sequence[Result], unit: str, title: str = "") -> 
             axes.plot(ends, offset.estimate + slope.estimate * ends, color=BLUE, lw=1.2, label="fit")
         axes.set(xlim=ends, ylim=ends, aspect="equal")
     lines = [f"{r.name.split(' (')[0]} {number(r.estimate)}" for r in found if r.estimate is not None][:2]
-    axes.text(0.03, 0.97, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=7)
+    paper = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1.5}
+    axes.text(0.03, 0.97, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=7, bbox=paper)
     axes.set(xlabel=_axis(grid.levels[0], unit), ylabel=_axis(grid.levels[1], unit), title=title)
     return figure
 
@@ -142,22 +143,30 @@ def persons(grid: Grid, unit: str, title: str = "") -> Figure:
     return figure
 
 
-def forest(rows: Sequence[Row], unit: str) -> Figure | None:
-    """One estimate for each group with its interval; None where fewer than two can be drawn."""
+def forest(rows: Sequence[Row], unit: str, name: str = "") -> Figure | None:
+    """One estimate for each row with its interval, so far as it can be drawn; None for fewer than two.
+
+    Rows are told apart by their group, or, if a `name` for the axis is given, by what was estimated.
+    """
     drawn = [r for r in rows if r.result.estimate is not None]
     if len(drawn) < 2:
         return None
-    figure, axes = _blank(5.2, 0.8 + 0.28 * len(drawn))
+    figure, axes = _blank(6.4 if name else 5.2, 0.8 + 0.28 * len(drawn))
     for k, row in enumerate(reversed(drawn)):
         value = row.result.estimate or 0.0
+        naive = any(note.startswith("naive") for note in row.result.notes)
+        colour = GREY if naive else BLUE
         if row.result.ci:
             low, high = (e if np.isfinite(e) else value for e in row.result.ci)
-            axes.plot([low, high], [k, k], color=BLUE, lw=1.4)
-        axes.plot([value], [k], "s", color=BLUE, ms=5)
-    axes.set_yticks(range(len(drawn)), [r.group for r in reversed(drawn)])
+            axes.plot([low, high], [k, k], color=colour, lw=1.4)
+        axes.plot([value], [k], "o" if naive else "s", color=colour, ms=5)
+    labels = [r.result.name if name else r.group for r in reversed(drawn)]
+    axes.set_yticks(range(len(drawn)), labels, fontsize=7 if name else 9)
     first = drawn[0].result
     if any(w in first.name for w in (" − ", "Pearson", "Spearman", "slope", "κ", "Bias")):
         null = 1.0 if "slope (" in first.name and "mean" not in first.name else 0.0
         axes.axvline(null, color=GREY, lw=0.7, ls=":")
-    axes.set(xlabel=_axis(first.name, unit if first.in_unit else ""), ylim=(-0.7, len(drawn) - 0.3))
+    axes.set(ylim=(-0.7, len(drawn) - 0.3), xlabel=_axis(name or first.name, unit if first.in_unit else ""))
+    if name and any(note.startswith("naive") for r in drawn for note in r.result.notes):
+        axes.set_title("grey: lesions taken as independent; blue: by patient", fontsize=7, loc="left")
     return figure

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -144,15 +145,22 @@ def sources(rows: Sequence[Row]) -> list[str]:
 
 
 def markdown(rows: Sequence[Row], unit: str) -> str:
-    """A sentence for each result, with notes, then the sources."""
-    out, group = ["# Results", ""], ""
-    for r in rows:
-        if r.group != group:
-            out += [f"## {r.group}", ""]
-            group = r.group
-        out.append(f"- {r.result.sentence(unit)}")
-        out += [f"  - {note}" for note in r.result.notes]
-    return "\n".join([*out, "", "# Sources", "", *(f"- {c}" for c in sources(rows)), ""])
+    """A sentence for each result, with its own notes; notes that several share once, then the sources."""
+    out = ["# Results", ""]
+    for group in dict.fromkeys(r.group for r in rows):
+        here = [r.result for r in rows if r.group == group]
+        times = Counter(note for r in here for note in r.notes)
+        out += [f"## {group}", ""] if group else []
+        for r in here:
+            out.append(f"- {r.sentence(unit)}")
+            out += [f"  - {note}" for note in r.notes if times[note] == 1]
+        for note, count in times.items():
+            if count > 1:
+                names = [r.name for r in here if note in r.notes]
+                of = "All of them" if count == len(here) else "; ".join(names)
+                out += ["", f"{of}: {note}."]
+        out.append("")
+    return "\n".join([*out, "# Sources", "", *(f"- {c}" for c in sources(rows)), ""])
 
 
 SPECIAL = {

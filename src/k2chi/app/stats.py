@@ -15,8 +15,8 @@ from k2chi.app.options import AsJson, Overwrite
 
 if TYPE_CHECKING:
     from k2chi.app.statdata import Grid, Wish
+    from k2chi.app.statkinds import Statistic
     from k2chi.app.statout import Row
-    from k2chi.app.stattests import Statistic
     from k2chi.io.table import Table
 
 TESTS = (
@@ -120,7 +120,7 @@ def stats(
 
 def chosen(names: Sequence[str]) -> "list[Statistic]":
     """The tests by name, each once."""
-    from k2chi.app.stattests import Statistic
+    from k2chi.app.statkinds import Statistic
 
     wrong = [n for n in names if n not in set(Statistic)]
     if wrong:
@@ -188,7 +188,7 @@ def write(
 def draw(folder: Path, rows: "Sequence[Row]", grids: "dict[tuple[str, str], Grid]", unit: str) -> None:
     """The figures that suit each test."""
     from k2chi.app import statfigures as pictures
-    from k2chi.app.stattests import Statistic as S
+    from k2chi.app.statkinds import Statistic as S
 
     folder.mkdir(parents=True, exist_ok=True)
     lines, drawn = (S.paired_t, S.wilcoxon, S.sign, S.clustered), set()
@@ -206,6 +206,12 @@ def draw(folder: Path, rows: "Sequence[Row]", grids: "dict[tuple[str, str], Grid
         elif test in lines and group not in drawn:
             pictures.save(pictures.persons(grid, unit, group), folder / f"persons{stem}")
             drawn.add(group)
+    beside = {S.clustered: "difference", S.kappa: "agreement", S.accuracy: "share"}
+    for group, test in dict.fromkeys((r.group, r.test) for r in rows):
+        of = [r for r in rows if (r.group, r.test) == (group, test)]
+        if test in beside and (sides := pictures.forest(of, unit, beside[S(test)])) is not None:
+            stem = f"_{slug(group)}" if group else ""
+            pictures.save(sides, folder / f"side-by-side_{test}{stem}")
     families: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row.group and "limit of agreement" not in row.result.name:

@@ -2,75 +2,36 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from k2chi.app.statdata import Grid, Wish, gather, levels, pair_of
+from k2chi.app.statkinds import DEPENDENT, MODELS, NUMBERS, S, Statistic
+from k2chi.app.statmodels import against_covariate, along, model
 from k2chi.io.table import Table
 from k2chi.measure import agreement as agree
 from k2chi.measure import association as assoc
 from k2chi.measure.agreement.accuracy import flags
-from k2chi.measure.clustered import clustered_difference, gee
-from k2chi.measure.clustered_agreement import clustered_accuracy, clustered_kappa, clustered_mcnemar
-from k2chi.measure.result import Result
-
-
-class Statistic(StrEnum):
-    """What `k2chi stats` can compute."""
-
-    paired_t = "paired-t"
-    wilcoxon = "wilcoxon"
-    sign = "sign"
-    clustered = "clustered"
-    bland_altman = "bland-altman"
-    tost = "tost"
-    icc = "icc"
-    ccc = "ccc"
-    deming = "deming"
-    passing_bablok = "passing-bablok"
-    pearson = "pearson"
-    spearman = "spearman"
-    kappa = "kappa"
-    mcnemar = "mcnemar"
-    fleiss = "fleiss"
-    ac1 = "ac1"
-    krippendorff = "krippendorff"
-    accuracy = "accuracy"
-    linear = "linear"
-    hc3 = "hc3"
-    robust = "robust"
-    mixed = "mixed"
-    gee = "gee"
-    trend = "trend"
-
-
-S = Statistic
-NUMBERS = (
-    *(
-        S.paired_t,
-        S.wilcoxon,
-        S.sign,
-        S.clustered,
-        S.bland_altman,
-        S.tost,
-        S.ccc,
-    ),
-    *(S.deming, S.passing_bablok, S.pearson, S.spearman),
+from k2chi.measure.clustered import clustered_difference
+from k2chi.measure.clustered_agreement import (
+    NAIVE,
+    clustered_accuracy,
+    clustered_agreement,
+    clustered_coefficient,
+    clustered_kappa,
+    clustered_mcnemar,
 )
-"""Tests of a pair of numbers."""
-MODELS = (S.linear, S.hc3, S.robust, S.mixed, S.gee, S.trend)
-"""Tests of a value and its covariates."""
-DEPENDENT = "several rows of a person are taken as independent: see --test clustered, mixed or gee"
+from k2chi.measure.result import Result
 
 
 def run(test: Statistic, table: Table, wish: Wish) -> tuple[tuple[Result, ...], Grid | None]:
     """The results of one test, and the values it saw (none for models)."""
     if len(wish.value) == 1 and not wish.by and test in (S.pearson, S.spearman) and wish.covariates:
-        return _against_covariate(test, table, wish), None
+        return against_covariate(test, table, wish), None
     if test in MODELS:
-        return _model(test, table, wish), _along(table, wish) if test is S.trend else None
+        return model(test, table, wish), along(table, wish) if test is S.trend else None
     if test in NUMBERS:
         grid = gather(table, wish, pair_of(table, wish), numbers=True)
         return _named(_pair(test, grid, wish), grid), grid
@@ -78,8 +39,14 @@ def run(test: Statistic, table: Table, wish: Wish) -> tuple[tuple[Result, ...], 
         wanted = wish.pair or levels(table, wish)
         grid = gather(table, wish, wanted, numbers=True)
         form: Any = wish.form
-        found = agree.icc(grid.values, form, wish.confidence)
-        return (found.noting(*grid.notes, *_warn(grid)),), grid
+
+        def of(rows: np.ndarray) -> Result:
+            return agree.icc(grid.values[rows], form, wish.confidence)
+
+        if not grid.repeated:
+            return (of(np.arange(len(grid.values))).noting(*grid.notes),), grid
+        naive = replace(of(np.arange(len(grid.values))), counted="lesions")
+        return _noted(_both(naive, lambda k: of(k).estimate, grid, wish), grid), grid
     return _classes(test, table, wish)
 
 
@@ -97,7 +64,8 @@ def _pair(test: Statistic, grid: Grid, wish: Wish) -> Iterable[Result]:
             raise ValueError(
                 "tost needs --margin: the largest difference that does not matter, set beforehand"
             )
-        return [agree.equivalence(a, b, wish.margin, 1 - wish.confidence).noting(*warn)]
+        one = agree.equivalence(a, b, wish.margin, 1 - wish.confidence)
+        return [one.noting(*warn), _of_means(grid, wish)] if grid.repeated else [one]
     if test is S.deming:
         return [r.noting(*warn) for r in agree.deming(a, b, wish.ratio, level)]
     if test is S.passing_bablok:
@@ -110,7 +78,30 @@ def _pair(test: Statistic, grid: Grid, wish: Wish) -> Iterable[Result]:
         S.pearson: assoc.pearson,
         S.spearman: assoc.spearman,
     }
-    return [simple[test](a, b, level=level).noting(*warn)]
+    one = simple[test](a, b, level=level)
+    if grid.repeated and test in (S.ccc, S.pearson, S.spearman):
+        how = agree.concordance if test is S.ccc else assoc.pearson
+        seen: Callable[..., Any] = stats.rankdata if test is S.spearman else np.asarray
+        return _both(one, lambda k: how(seen(a[k]), seen(b[k]), level).estimate, grid, wish)
+    return [one.noting(*warn)]
+
+
+def _both(
+    naive: Result, estimate: Callable[[np.ndarray], float | None], grid: Grid, wish: Wish
+) -> tuple[Result, ...]:
+    return clustered_coefficient(naive, estimate, grid.subject, wish.confidence, wish.seed)
+
+
+def _noted(found: Iterable[Result], grid: Grid) -> tuple[Result, ...]:
+    return tuple(r.noting(*grid.notes) for r in found)
+
+
+def _of_means(grid: Grid, wish: Wish) -> Result:
+    """Equivalence with one mean for each patient."""
+    names = list(dict.fromkeys(grid.subject))
+    a, b = np.array([grid.values[grid.subject == n].mean(0) for n in names]).T
+    one = agree.equivalence(a, b, wish.margin or 0.0, 1 - wish.confidence)
+    return replace(one, name="Mean of patients' means of a − b (equivalence)", counted="patients")
 
 
 def _warn(grid: Grid) -> tuple[str, ...]:
@@ -123,9 +114,9 @@ def _named(found: Iterable[Result], grid: Grid) -> tuple[Result, ...]:
 
     def said(words: str) -> str:
         for old, new in (
+            ("by a − share by b", f"by {a} − by {b}"),
             ("a − b", f"{a} − {b}"),
             ("b on a", f"{b} on {a}"),
-            ("by a − by b", f"by {a} − {b}"),
         ):
             words = words.replace(old, new)
         for old, new in (("a is larger", f"{a} is larger"), ("a is smaller", f"{a} is smaller")):
@@ -159,11 +150,7 @@ def _classes(test: Statistic, table: Table, wish: Wish) -> tuple[tuple[Result, .
         ordered = test is S.krippendorff and kind != "nominal"
         needed = "AC1" if test is S.ac1 else f"α ({kind})" if ordered else ""
         scale = scale_of(table, wish, needed)
-        if test is S.krippendorff:
-            one = agree.krippendorff(grid.values, scale, kind, level, seed=wish.seed)
-        else:
-            one = (agree.fleiss if test is S.fleiss else agree.ac1)(grid.values, scale, level)
-        return (one.noting(*grid.notes, *_warn(grid)),), grid
+        return _raters(test, grid, scale, wish), grid
     if test is S.accuracy:
         return _accuracy(table, wish)
     grid = gather(table, wish, pair_of(table, wish), numbers=False)
@@ -190,10 +177,26 @@ def _classes(test: Statistic, table: Table, wish: Wish) -> tuple[tuple[Result, .
     else:
         rows = [agree.kappa(a, b, scale, weights, level)]
     if grid.repeated:
-        both = clustered_kappa(a, b, scale, who, weights, level, wish.seed)
-        rows = [r.noting(*both.naive.notes[-1:]) for r in rows]
-        rows.append(both.clustered)
+        rows = [r.noting(NAIVE) for r in rows]
+        if weights == "none":
+            rows += clustered_agreement(a, b, scale, who, level, wish.seed)
+        else:
+            rows.append(clustered_kappa(a, b, scale, who, weights, level, wish.seed).clustered)
     return _named(rows, grid), grid
+
+
+def _raters(test: Statistic, grid: Grid, scale: tuple[str, ...], wish: Wish) -> tuple[Result, ...]:
+    """Many readers, with gaps; patients drawn anew where they have several lesions."""
+    kind: Any = wish.scale
+
+    def of(rows: np.ndarray, draws: int = 1) -> Result:
+        if test is S.krippendorff:
+            return agree.krippendorff(grid.values[rows], scale, kind, wish.confidence, draws, wish.seed)
+        return (agree.fleiss if test is S.fleiss else agree.ac1)(grid.values[rows], scale, wish.confidence)
+
+    one = of(np.arange(len(grid.values)), 1000)
+    found = _both(one, lambda k: of(k).estimate, grid, wish) if grid.repeated else (one,)
+    return _noted(found, grid)
 
 
 def _finding(table: Table, wish: Wish) -> str:
@@ -222,43 +225,3 @@ def _accuracy(table: Table, wish: Wish) -> tuple[tuple[Result, ...], Grid]:
             made = list(agree.accuracy(found, true, wish.confidence))
         rows += [replace(r, name=f"{r.name}, {other} against {wish.truth}").noting(*grid.notes) for r in made]
     return tuple(rows), grid
-
-
-def _columns(table: Table, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    return {n: table.numbers(n) if table.numeric(n) else np.array(table.words(n), dtype=str) for n in names}
-
-
-def _model(test: Statistic, table: Table, wish: Wish) -> tuple[Result, ...]:
-    y, x, level = table.numbers(wish.value[0]), _columns(table, wish.covariates), wish.confidence
-    if test is S.trend and not x:
-        raise ValueError("trend needs --covariate: the column to follow, such as age")
-    if test in (S.mixed, S.gee):
-        if not wish.subject:
-            raise ValueError(f"{test} needs --subject: the column of persons")
-        who = np.array(table.words(wish.subject), dtype=str)
-        return (assoc.mixed if test is S.mixed else gee)(y, x, who, level)
-    if not x:
-        raise ValueError(f"{test} needs --covariate: what explains {wish.value[0]}")
-    warn = (DEPENDENT,) if wish.subject and len(table.levels(wish.subject)) < len(table) else ()
-    if test is S.trend:
-        return (assoc.trend(y, x, level).noting(*warn),)
-    kind: Any = {S.linear: "ols", S.hc3: "hc3", S.robust: "huber"}[test]
-    return tuple(r.noting(*warn) for r in assoc.linear(y, x, kind, level))
-
-
-def _along(table: Table, wish: Wish) -> Grid:
-    """First covariate and value, side by side, for the figure."""
-    names = (wish.covariates[0], wish.value[0])
-    columns = [table.numbers(n) for n in names]
-    there = ~np.isnan(columns[0]) & ~np.isnan(columns[1])
-    return Grid(np.stack([c[there] for c in columns], 1), names, np.arange(int(there.sum())).astype(str))
-
-
-def _against_covariate(test: Statistic, table: Table, wish: Wish) -> tuple[Result, ...]:
-    """Correlation of the value with each covariate."""
-    y, rows = table.numbers(wish.value[0]), []
-    how = assoc.pearson if test is S.pearson else assoc.spearman
-    for name in wish.covariates:
-        found = how(table.numbers(name), y, wish.confidence)
-        rows.append(replace(found, name=f"{found.name}, {wish.value[0]} with {name}"))
-    return tuple(rows)

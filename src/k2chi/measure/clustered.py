@@ -59,9 +59,14 @@ def clustered_difference(
         wilcoxon(x, y, level).noting(warned, told),
         _of_patients(d, who, level),
         sign_flip(d, who, level, seed),
-        bootstrap("Mean of a − b (cluster bootstrap)", lambda k: float(d[k].mean()), who, level, seed=seed),
+        replace(_mean_of_draws(d, who, level, seed), in_unit=True),
         replace(gee(d, {}, who, level)[0], name="Mean of a − b (GEE)"),
     )
+
+
+def _mean_of_draws(d: Float[np.ndarray, " n"], who: Groups, level: float, seed: int) -> Result:
+    name = "Mean of a − b (cluster bootstrap)"
+    return bootstrap(name, lambda k: float(d[k].mean()) if len(k) else None, who, level, seed=seed)
 
 
 def _of_patients(d: Float[np.ndarray, " n"], cluster: Groups, level: float) -> Result:
@@ -69,7 +74,10 @@ def _of_patients(d: Float[np.ndarray, " n"], cluster: Groups, level: float) -> R
     _, code = _codes(np.asarray(cluster))
     means = np.bincount(code, d) / np.maximum(np.bincount(code), 1)
     found = wilcoxon(means, np.zeros(len(means)), level)
-    return replace(found, name="Pseudomedian of patients' means of a − b (Wilcoxon)", counted="patients")
+    notes = tuple(w.replace(" pairs", " patients") for w in found.notes)
+    return replace(
+        found, name="Pseudomedian of patients' means of a − b (Wilcoxon)", counted="patients", notes=notes
+    )
 
 
 def sign_flip(d: Values, cluster: Groups, level: float = 0.95, seed: int = 0, draws: int = 9999) -> Result:

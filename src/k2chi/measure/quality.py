@@ -68,9 +68,9 @@ def quality(
         out |= {
             "nrmse_tissue": nrmse_detrend(a, t, tissue),
             "nrmse_tissue_eroded": nrmse_detrend(a, t, ~dilate(~tissue)),
-            "nrmse_dgm_eroded": nrmse_detrend(a, t, ~dilate(~deep)),
             "nrmse_blood": nrmse_detrend(a, t, mask & dilate(mask & (labels == BLOOD))),
             "nrmse_dgm": nrmse_detrend(a, t, deep),
+            "nrmse_dgm_eroded": nrmse_detrend(a, t, ~dilate(~deep)),
             "dgm_slope": slope,
             "dgm_deviation": abs(1 - slope),
         }

@@ -68,7 +68,7 @@ def mcnemar(a: Flags, b: Flags, level: float = 0.95) -> Result:
     """
     if len(a) != len(b):
         raise ValueError(f"{len(a)} and {len(b)} calls: give both methods' calls for each case")
-    name, n, source = "Share positive by a − by b (McNemar)", len(a), f"{MCNEMAR}; interval: {PRICE}"
+    name, n, source = "Share positive by a − share by b (McNemar)", len(a), f"{MCNEMAR}; interval: {PRICE}"
     if n == 0:
         return absent(name, 0, source, "there are no cases", "cases")
     first, second = int((a & ~b).sum()), int((b & ~a).sum())

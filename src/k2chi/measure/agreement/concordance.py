@@ -7,7 +7,7 @@ from scipy import stats
 
 from k2chi.measure.result import Result, Values, absent, complete, confidence
 
-SOURCE = "Lin 1989, Biometrics 45:255, doi:10.2307/2532051; variance as corrected 2000, Biometrics 56:324"
+SOURCE = "Lin 1989, Biometrics 45:255, doi:10.2307/2532051; variance: Lin 2000, Biometrics 56:324"
 NAME = "Concordance correlation (Lin)"
 
 

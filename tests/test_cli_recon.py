@@ -214,6 +214,14 @@ def test_damage_that_shows_while_reading_leaves_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_missing_noise_is_told_once(tmp_path):
+    result = call(
+        "recon", put(tmp_path / "a.npy", kspace(), te_s=list(TES)), tmp_path / "out", *SMALL, "--json"
+    )
+    told = json.loads(result.stdout)["warnings"]
+    assert sum("no noise" in words for words in told) == 1
+
+
 def test_options_that_do_not_fit(raw, tmp_path):
     assert "k2chi recon" in call("qsm", raw, tmp_path / "o", "--unwrapped").output
     assert "no such file" in call("recon", tmp_path / "x.h5", tmp_path / "o").output

@@ -68,7 +68,7 @@ def places(given: Sequence[Path], files: Given) -> tuple[Path | None, Path]:
             "give files by options, or an input folder, not both: k2chi qsm --magnitude M --phase P OUT"
         )
     raise ValueError(
-        "give an input (folder with a scan, or raw data) and an output folder: k2chi qsm IN OUT; "
+        "give an input and an output folder: k2chi qsm IN OUT (IN: a folder with a scan, or raw data); "
         "or --magnitude, --phase and OUT"
     )
 

@@ -113,10 +113,9 @@ def read(path: Path, b0_world: Vector = ALONG_BORE) -> Raw:
 
     facts = {k: tuple(v) if isinstance(v, list) else v for k, v in header.facts.items()}
     noise = _beside(path, header.noise, "noise", 2, size["coil"]) if header.noise else None
-    told = () if header.noise else ("the header names no noise: coils are weighted as they are",)
     reference = _reference(path, header, encoding, size["coil"]) if header.reference else None
     scan = Scan(header.te_s, header.b0_tesla, header.bipolar)
-    return Raw(grid, scan, encoding, size["coil"], lines, None, reference, noise, facts, told)
+    return Raw(grid, scan, encoding, size["coil"], lines, None, reference, noise, facts)
 
 
 Rows = Callable[[int, int, slice], np.ndarray]

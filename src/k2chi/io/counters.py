@@ -124,11 +124,6 @@ class Readouts:
         if (c.repetition[aside] == repetition).any():
             aside = aside[c.repetition[aside] == repetition]
         noise = self._noise(coils) if noise is None else noise
-        if noise is None:
-            told.append(
-                "no noise readouts: coils are weighted as they are; "
-                "keep the noise (adjustment) scan with the data to whiten them"
-            )
         if len(reference):
             reference = reference[c.echo[reference] == c.echo[reference].min()]
         return Raw(

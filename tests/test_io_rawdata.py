@@ -213,7 +213,8 @@ def test_no_file(tmp_path):
 def test_real_undersampled_brain(tmp_path):
     """Eight coils, an eighth of k-space: the centre is there, the density is as told, an object appears."""
     shutil.copy(DATA, tmp_path / "a.npy")
-    header = 'te_s = [0.01]\nb0_tesla = 3.0\nvoxel_mm = [1.0, 1.0, 5.0]\naxes = ["coil", "x", "y"]\nslices = true\n'
+    header = "te_s = [0.01]\nb0_tesla = 3.0\nvoxel_mm = [1.0, 1.0, 5.0]\n"
+    header += 'axes = ["coil", "x", "y"]\nslices = true\n'
     (tmp_path / "a.toml").write_text(header)
     raw = open_raw(tmp_path / "a.npy")
     assert raw.coils == 8

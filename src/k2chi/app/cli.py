@@ -29,6 +29,7 @@ from k2chi.app.options import (
     order,
     show,
 )
+from k2chi.app.register import atlas, register
 from k2chi.app.reproduce import reproduce
 from k2chi.app.roi import roi
 from k2chi.app.stats import stats
@@ -195,6 +196,8 @@ def bids(
 
 app.command()(choose)
 app.command(epilog=EPILOG)(compare)
+app.command()(register)
+app.add_typer(atlas, name="atlas")
 app.command()(roi)
 app.command()(lesions)
 app.command()(stats)

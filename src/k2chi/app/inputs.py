@@ -165,6 +165,13 @@ class Pair:
         return found | {"sharpness_ratio": found["sharpness_ppb_per_mm"] / sharp if sharp > 0 else nan}
 
 
+def in_ppm(values: Tensor, inside: Tensor, path: Path, unit: str | None) -> Tensor:
+    """A map in ppm. Raises ValueError if it looks like ppb and nobody said which it is."""
+    if unit is None:
+        _ask_about_ppb([path], [float(values[inside].std())])
+    return values / 1000 if unit == "ppb" else values
+
+
 def pair(
     chi: Path,
     truth: Path | None,

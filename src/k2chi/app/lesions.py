@@ -41,7 +41,10 @@ def lesions(
     ] = None,
     transform: Annotated[
         Path | None,
-        typer.Option(help="Text file with a rigid 4×4 matrix: scanner mm of the FLAIR to those of χ."),
+        typer.Option(
+            help="Rigid: 4×4 text, scanner mm of the FLAIR to those of χ; or ITK's .mat of "
+            "`k2chi register FLAIR MAGNITUDE`."
+        ),
     ] = None,
     labelled: Annotated[
         bool, typer.Option("--labelled", help="MASK holds the lesions' numbers already; they are kept.")
@@ -97,7 +100,7 @@ def lesions(
     rule = {"6": Components(6), "18": Components(18), "26": Components(26)}[neighbours.value]
     study = replace(
         LesionList(),
-        native=ToNative(share, rigid(transform) if transform else STILL, rule),
+        native=ToNative(share, forward(transform) if transform else STILL, rule),
         exclusion=Exclusion(smallest_mm, gap_mm),
     )
     volume, drawn, values = read_both(chi, mask, flair_grid, brain, unit.value if unit else None)
@@ -119,26 +122,20 @@ def lesions(
         typer.echo(f"wrote {f}")
 
 
-def rigid(path: Path) -> "Affine":
-    """A 4×4 matrix from a text file."""
-    import numpy as np
+def forward(path: Path) -> "Affine":
+    """FLAIR to χ from plain numbers, or from what ITK stores, which leads the other way."""
+    from k2chi.io.transforms import from_itk, read_matrix
+    from k2chi.measure.space import inverse
 
-    from k2chi.data import as_affine
-
-    try:
-        matrix = np.loadtxt(path, ndmin=2)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is no text file of numbers; give four rows of four numbers") from error
-    if matrix.shape != (4, 4):
-        raise ValueError(f"{path}: holds {matrix.shape} numbers; give four rows of four")
-    return as_affine(matrix)
+    matrix = read_matrix(path)
+    return inverse(matrix) if from_itk(path) else matrix
 
 
 def read_both(
     chi: Path, mask: Path, flair: Path | None, brain: Path | None, unit: str | None
 ) -> tuple["Volume", "Volume", "Chi"]:
     """χ's volume, that of the lesion mask, and χ in ppm."""
-    from k2chi.app.inputs import PPB_LIKE
+    from k2chi.app.inputs import in_ppm
     from k2chi.data import Chi
     from k2chi.io.echoes import read_mask
     from k2chi.io.nifti import read, same_place
@@ -153,13 +150,7 @@ def read_both(
     inside = read_mask(brain, volume) if brain else ppm != 0
     if not inside.any():
         raise ValueError(f"{chi}: the map is zero everywhere; give a susceptibility map")
-    spread = float(ppm[inside].std())
-    if unit is None and spread > PPB_LIKE:
-        raise ValueError(
-            f"{chi}: values spread by {spread:.3g}, which looks like ppb instead of ppm; "
-            "pass --unit ppb if they are"
-        )
-    ppm = ppm / 1000 if unit == "ppb" else ppm
+    ppm = in_ppm(ppm, inside, chi, unit)
     return volume, drawn, Chi(ppm * inside, inside, volume.grid)
 
 

@@ -53,9 +53,11 @@ class Region:
     p25_ppm: float = nan
     """First quartile [ppm]."""
     p75_ppm: float = nan
-    """Third quartile [ppm]; the interquartile range is p75 − p25."""
+    """Third quartile [ppm]."""
     p95_ppm: float = nan
     """95th percentile [ppm]."""
+    iqr_ppm: float = nan
+    """Interquartile range, p75 − p25 [ppm]."""
     independent: float = nan
     """Number of independent voxels: neighbours of a map resemble each other, so fewer than `voxels`."""
     ci_low_ppm: float = nan
@@ -81,7 +83,8 @@ def regions(
         )
     number = whole(labels)
     names = names or {}
-    present = [n for n in torch.unique(number).tolist() if n != 0]
+    counts = dict(zip(*(t.tolist() for t in torch.unique(number, return_counts=True)), strict=True))
+    present = [n for n in counts if n != 0]
     order = number[chi.mask].argsort(stable=True)
     inside, values = number[chi.mask][order], chi.ppm[chi.mask][order].double()
     at = torch.nonzero(chi.mask)[order]
@@ -89,9 +92,25 @@ def regions(
     rows = []
     for n in sorted({*present, *names}):
         first, last = (int(torch.searchsorted(inside, n, right=right)) for right in (False, True))
-        v, w, total = values[first:last], given[first:last], int((number == n).sum())
+        v, w, total = values[first:last], given[first:last], counts.get(n, 0)
         rows.append(_row(n, names.get(n, str(n)), v, w, total, chi, at[first:last]))
     return tuple(rows)
+
+
+def probable(
+    chi: Chi, shares: Float[Tensor, "label x y z"], names: Mapping[int, str], least: float = 0.05
+) -> tuple[Region, ...]:
+    """A row for each map of shares; maps may overlap. Map k, from 1, weighs voxels of `least` and more."""
+    rows: list[Region] = []
+    for k, share in enumerate(shares.clamp(0, 1), 1):
+        label = k * (share >= least)
+        rows += regions(chi, label, {k: names.get(k, str(k))}, share)
+    return tuple(rows)
+
+
+def unnamed(labels: Labels, names: Mapping[int, str]) -> tuple[int, ...]:
+    """Labels in the image that the table does not name."""
+    return tuple(n for n in torch.unique(whole(labels)).tolist() if n and n not in names)
 
 
 def _row(n: int, name: str, v: Tensor, w: Tensor, total: int, chi: Chi, at: Int[Tensor, "voxel 3"]) -> Region:
@@ -121,6 +140,7 @@ def _row(n: int, name: str, v: Tensor, w: Tensor, total: int, chi: Chi, at: Int[
         p25_ppm=p25,
         p75_ppm=p75,
         p95_ppm=p95,
+        iqr_ppm=p75 - p25,
         independent=free,
         ci_low_ppm=mean - half,
         ci_high_ppm=mean + half,

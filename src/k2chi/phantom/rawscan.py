@@ -81,9 +81,13 @@ class RawScan:
     """Noise, sampling pattern and the offset's place."""
 
     def __call__(self, who: Person) -> RawSimulation:
-        """Scan `who`. The noise-free signal of an echo is computed when its lines are read."""
-        p = self.protocol
-        gre = GRE(
+        """Scan `who`."""
+        return self.of(self.magnet().expose(who, self.protocol.grid()))
+
+    def magnet(self) -> GRE:
+        """What surrounds the head and excites it, without coils and readouts."""
+        p, offset = self.protocol, self.offset_rad
+        return GRE(
             p.te_s,
             p.b0_tesla,
             p.tr_s,
@@ -91,14 +95,16 @@ class RawScan:
             0.0,
             self.fine_mm,
             self.shim_order,
-            self.offset_rad,
+            offset,
             seed=self.seed,
         )
-        grid = p.grid()
-        at = gre.expose(who, grid)
+
+    def of(self, at: Exposure) -> RawSimulation:
+        """Scan a head that lies in the magnet already: several protocols can share it."""
+        p, gre = self.protocol, self.magnet()
         maps = replace(self.coils, b0_tesla=p.b0_tesla)(at.head.grid)
         machine = _Machine(self, gre, at, maps)
-        truth = gre.truth(at, grid, machine.noise)
+        truth = gre.truth(at, p.grid(), machine.noise)
         return RawSimulation(machine.raw(), replace(truth, scan=machine.scan), maps)
 
 

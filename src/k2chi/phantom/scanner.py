@@ -202,7 +202,7 @@ class GRE:
     def __call__(self, who: Person, grid: Grid) -> Simulation:
         """Scan `who` on `grid`."""
         at = self.expose(who, grid)
-        images, noise = self._images(at, grid)
+        images, noise = self.images(at, grid)
         return Simulation(Echoes(images, grid, self.scan()), self.truth(at, grid, noise))
 
     def expose(self, who: Person, grid: Grid) -> Exposure:
@@ -259,7 +259,8 @@ class GRE:
         r2 = r2 / r2.max()
         return self.offset_rad * (r2 - 0.5) + 0.3 * axes[0], 1 - self.coil_shading * (1 - r2)
 
-    def _images(self, at: Exposure, grid: Grid) -> tuple[Complex[Tensor, "echo x y z"], float]:
+    def images(self, at: Exposure, grid: Grid) -> tuple[Complex[Tensor, "echo x y z"], float]:
+        """All echoes on `grid`, and the noise in them."""
         head, total, offset = at.head, at.total_ppm, at.offset_rad
         rate = tau * units.hz_per_ppm(self.b0_tesla)
         strength = self.strength(head) * at.receive

@@ -70,14 +70,15 @@ class GRAPPA:
         """The weights, from the reference scan if there is one, else from the centre of the first echo."""
         lattice = find_lattice(kspace.sampled[0].any(0))
         taps = min(self.kernel[0], kspace.data.shape[2] - 1 + kspace.data.shape[2] % 2)
-        around = {gap: lattice.around(gap, self.kernel[1:]) for gap in lattice.gaps}
-        if not around:
+        if not lattice.gaps:
             return Weights(lattice, taps, {}, {})
+        steps = lattice.around(self.kernel[1:])
+        around = {gap: tuple((y - gap[0], z - gap[1]) for y, z in steps) for gap in lattice.gaps}
         scan = replace(kspace.scan, te_s=kspace.scan.te_s[:1])
         first = replace(kspace, data=kspace.data[:1], sampled=kspace.sampled[:1], scan=scan)
         centre = calibration(first, self.points)[0]
-        values = {gap: _weights(centre, taps, steps, self.regularisation) for gap, steps in around.items()}
-        return Weights(lattice, taps, around, values)
+        values = _weights(centre, taps, steps, lattice.gaps, self.regularisation)
+        return Weights(lattice, taps, around, dict(zip(lattice.gaps, values, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,12 +219,17 @@ class Weights:
 
 
 def _weights(
-    centre: Complex[Tensor, "coil rx ry rz"], taps: int, steps: tuple[Pair, ...], regularisation: float
-) -> Complex[Tensor, "target source tap step"]:
-    """Weights of the neighbours at `steps` that predict the centre best."""
+    centre: Complex[Tensor, "coil rx ry rz"],
+    taps: int,
+    steps: tuple[Pair, ...],
+    gaps: tuple[Pair, ...],
+    regularisation: float,
+) -> Complex[Tensor, "gap target source tap step"]:
+    """Weights of the neighbours at `steps` from the corner of a cell that predict its gaps best."""
     coils, nx, ny, nz = centre.shape
-    y0, z0 = (max(0, *(-s[a] for s in steps)) for a in (0, 1))
-    y1, z1 = (n - max(0, *(s[a] for s in steps)) for a, n in ((0, ny), (1, nz)))
+    places = (*steps, *gaps)
+    y0, z0 = (max(0, *(-s[a] for s in places)) for a in (0, 1))
+    y1, z1 = (n - max(0, *(s[a] for s in places)) for a, n in ((0, ny), (1, nz)))
     unknowns = coils * taps * len(steps)
     rows = (nx - taps + 1) * (y1 - y0) * (z1 - z0)
     if y1 <= y0 or z1 <= z0 or nx < taps or rows * coils < unknowns:
@@ -232,21 +238,21 @@ def _weights(
             f"{coils} coils: scan more reference lines (24), take a smaller kernel, or compress coils"
         )
     gram = torch.zeros(unknowns, unknowns, dtype=torch.complex128, device=centre.device)
-    right = torch.zeros(coils, unknowns, dtype=torch.complex128, device=centre.device)
-    places = max(1, CHUNK_BYTES // (16 * unknowns * (y1 - y0) * (z1 - z0)))
+    right = torch.zeros(len(gaps) * coils, unknowns, dtype=torch.complex128, device=centre.device)
+    planes = max(1, CHUNK_BYTES // (16 * unknowns * (y1 - y0) * (z1 - z0)))
     first = taps // 2
-    for x in range(first, nx - first, places):
-        end = min(x + places, nx - first)
-        sources = [
+    for x in range(first, nx - first, planes):
+        end = min(x + planes, nx - first)
+        near = [
             centre[:, x + t - first : end + t - first, y0 + a : y1 + a, z0 + b : z1 + b]
             for t in range(taps)
             for a, b in steps
         ]
-        s = torch.stack(sources, 1).reshape(unknowns, -1).to(gram)
-        target = centre[:, x:end, y0:y1, z0:z1].reshape(coils, -1).to(gram)
+        s = torch.stack(near, 1).reshape(unknowns, -1).to(gram)
+        missing = [centre[:, x:end, y0 + a : y1 + a, z0 + b : z1 + b] for a, b in gaps]
         gram += s @ s.mH
-        right += target @ s.mH
+        right += torch.stack(missing).reshape(len(gaps) * coils, -1).to(gram) @ s.mH
     power = float(gram.diagonal().real.mean()) or 1.0
     gram.diagonal().add_(power * max(regularisation, 1e-6) ** 2)
     w: Tensor = torch.linalg.solve(gram, right, left=False)
-    return w.to(centre).reshape(coils, coils, taps, len(steps))
+    return w.to(centre).reshape(len(gaps), coils, coils, taps, len(steps))

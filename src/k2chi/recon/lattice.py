@@ -54,21 +54,26 @@ class Lattice:
 
     @property
     def gaps(self) -> tuple[Pair, ...]:
-        """Places of one cell that are not sampled, relative to a point of the lattice."""
-        cell = [(y, z) for y in range(self.rows) for z in range(self.columns)]
-        return tuple(cell[1:])
-
-    def around(self, gap: Pair, count: Pair) -> tuple[Pair, ...]:
-        """Steps from a gap to the nearest `count` points along each direction of the lattice.
-
-        In a direction in which the gap lies on a line of points, an even count is lowered by one, so that
-        there are as many on either side.
-        """
+        """Places of the cell between the two steps that are not sampled, relative to its corner."""
         (a, b), (c, d) = self.steps
         area = a * d - b * c
-        along = _near(gap[0] * d - gap[1] * c, area, count[0])
-        across = _near(gap[1] * a - gap[0] * b, area, count[1])
-        return tuple((i * a + j * c - gap[0], i * b + j * d - gap[1]) for i in along for j in across)
+        found = []
+        for y in range(self.rows):
+            for z in range(self.columns):
+                i, j = (y * d - z * c) // area, (z * a - y * b) // area
+                found.append((y - i * a - j * c, z - i * b - j * d))
+        return tuple(found[1:])
+
+    def around(self, count: Pair) -> tuple[Pair, ...]:
+        """Steps from the corner of a cell to the points about it, `count` along each direction.
+
+        Where all gaps lie on lines of points in a direction, an even count is lowered by one, so that there
+        are as many on either side.
+        """
+        (a, b), (c, d) = self.steps
+        along = _about(count[0], any(y * d != z * c for y, z in self.gaps))
+        across = _about(count[1], any(z * a != y * b for y, z in self.gaps))
+        return tuple((i * a + j * c, i * b + j * d) for i in along for j in across)
 
     def __str__(self) -> str:
         """In words."""
@@ -82,15 +87,10 @@ def _dot(p: Pair, q: Pair) -> int:
     return p[0] * q[0] + p[1] * q[1]
 
 
-def _near(numerator: int, denominator: int, count: int) -> range:
-    """The `count` whole numbers nearest to a fraction."""
-    if numerator % denominator == 0:
-        half = (count - 1) // 2
-        middle = numerator // denominator
-        return range(middle - half, middle + half + 1)
-    at = numerator / denominator
-    first = floor(at) - count // 2 + 1 if count % 2 == 0 else floor(at + 0.5) - count // 2
-    return range(first, first + count)
+def _about(count: int, between: bool) -> range:
+    """Whole numbers about the middle of 0 and 1, or about 0."""
+    half = (count - 1) // 2
+    return range(-half, count - half) if between else range(-half, half + 1)
 
 
 def find_lattice(sampled: Bool[Tensor, "ky kz"]) -> Lattice:
@@ -114,7 +114,7 @@ def find_lattice(sampled: Bool[Tensor, "ky kz"]) -> Lattice:
     fits: list[tuple[int, int, int, Lattice]] = []
     for found in _lattices(at):
         on = found.holds(fy, fz)
-        if _fits(on, mask, outside):
+        if _fits(on, mask, outside, spanned):
             fits.append((int((near & ~on).sum()), -found.acceleration, len(fits), found))
     if fits:
         return min(fits)[-1]
@@ -154,11 +154,11 @@ def _between(mask: Flags) -> Flags:
     return out
 
 
-def _fits(on: Flags, mask: Flags, outside: Flags) -> bool:
+def _fits(on: Flags, mask: Flags, outside: Flags, spanned: Flags) -> bool:
     """All but a few lines outside the centre are on the lattice, and the lattice has none missing."""
     if (outside & ~on).sum() > FEW * outside.sum():
         return False
-    wanted = on & _between(on & mask)
+    wanted = on & spanned
     return bool((wanted & ~mask).sum() <= FEW * wanted.sum())
 
 

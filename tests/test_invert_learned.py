@@ -11,9 +11,10 @@ from k2chi.data import Field, Grid, Scan
 from k2chi.invert.axial import axial_invert, upright
 from k2chi.invert.learned import Learned, arranged, canonical
 from k2chi.invert.problem import problem
+from k2chi.measure.quality import nrmse
 from k2chi.nets import Answer, SIQSMConfig, UnrolledConfig
 from k2chi.nets.running import at_once
-from k2chi.nets.weights import Card, read, write
+from k2chi.nets.weights import Card, read, shipped, trained, write
 
 CONFIG = UnrolledConfig(2, (4, 6), 1)
 CARD = Card("mine", CONFIG, "local", (0.4, 2.5), 4.0, "cubes", 10, 0.1, "cpu", "none", "none", 2.0)
@@ -157,3 +158,19 @@ def test_si_qsm_takes_any_scan(tmp_path):
     assert chi.sd_ppm is None
     assert not chi.ppm[~local.mask].any()
     assert chi.ppm[local.mask].std() > 0
+
+
+# ---- what is shipped
+
+ERRORS = {"unrolled-small": (51.0, 57.0)}
+"""Lowest and highest NRMSE [%] on the ball of closed form."""
+
+
+def test_every_shipped_network_has_its_error():
+    """A ball of 0.2 ppm with its closed-form field, which none has seen."""
+    local, distance = ball(b0=(0.3, -0.4, 0.85), n=34)
+    truth = 0.2 * (distance < 5.0).float()
+    for name in shipped():
+        if trained(name).card.takes == "local":
+            low, high = ERRORS[name]
+            assert low < nrmse(Learned(name)(local).ppm, truth, local.mask) < high, name

@@ -7,6 +7,7 @@ from k2chi.invert.ilsqr import ILSQR
 from k2chi.invert.iswim import ISWIM
 from k2chi.invert.l1 import L1QSM
 from k2chi.invert.l2 import ClosedFormL2
+from k2chi.invert.learned import Learned
 from k2chi.invert.medi import MEDI
 from k2chi.invert.ndi import NDI
 from k2chi.invert.rts import RTS
@@ -36,6 +37,7 @@ __all__ = [
     "BayesL1",
     "ClosedFormL2",
     "Inversion",
+    "Learned",
     "SinglePass",
     "Tikhonov",
     "TwoPass",

@@ -34,7 +34,7 @@ class Learned:
 
     weights: str = DEFAULT
     """Name of weights in the package, or a .safetensors file that `k2chi train` made."""
-    refine: int = 0
+    refine: int = 8
     """Steps that fit the map to this scan's own field; more: closer to the data, and to their noise."""
     half: bool = False
     """Compute the network's layers in bfloat16; the dipole operator stays in single precision."""

@@ -63,6 +63,11 @@ def test_along_an_epi_train_the_phase_grows():
     """A field shift of one average moves its image along the phase encoding as well."""
     base = scan(shots=1, spacing_s=0.0005, navigators=False)
     raw = _off(base, 8.0)
+    phase = AlignedAverages(steady=False)(Readouts(raw, 0))
+    lines = Readouts(raw, 0).central(100)
+    since = lines.time_s % 0.05
+    expected = 2 * torch.pi * 8.0 * since * torch.where(lines.average == 1, 0.5, -0.5)
+    assert torch.allclose(phase(lines)[0], expected, atol=0.01)
     aligned = Assemble(ghost=None, averages=AlignedAverages(steady=False))(raw, 0)
     assert error(aligned) < 0.02
     assert error(Assemble(ghost=None, averages=None)(raw, 0)) > 0.1

@@ -88,9 +88,42 @@ def test_tables_labels_and_pictures(scan):
         assert said["extent_mm_x"]["Units"] == "mm"
         numbers = np.asarray(nib.load(scan / f"{mask}_dseg.nii.gz").dataobj)
         assert numbers.shape == SIZE
+        assert "26 neighbours, on the grid of " + f"{mask}.nii.gz" in said["lesion"]["Description"]
+        assert "3 mm along an axis" in said["excluded"]["Description"]
+        assert "1 mm of tissue" in said["excluded"]["Description"]
+        assert (scan / f"{mask}_drawn_dseg.nii.gz").exists() == (mask == "drawn")
         assert set(np.unique(numbers)) >= {0, 1, 2}
         assert (scan / f"{mask}_1.png").stat().st_size > 10_000
     assert not list(scan.glob(".*"))
+
+
+def test_numbers_given_once_on_the_flairs_grid_are_kept(scan):
+    """They are stored there; read again as numbers, they give the same table, with any neighbours."""
+    assert k2chi(scan / "chi.nii.gz", scan / "drawn.nii.gz", scan / "a.tsv", "--no-figure").exit_code == 0
+    frozen = scan / "a_drawn_dseg.nii.gz"
+    image = nib.load(frozen)
+    assert image.shape == nib.load(scan / "flair.nii.gz").shape
+    np.testing.assert_allclose(image.affine, nib.load(scan / "flair.nii.gz").affine, atol=1e-5)
+    again = k2chi(scan / "chi.nii.gz", frozen, scan / "b.tsv", "--labelled", "--neighbours", 6, "--no-figure")
+    assert again.exit_code == 0
+    assert [r["lesion"] for r in table(scan / "b.tsv")] == [r["lesion"] for r in table(scan / "a.tsv")]
+    assert [r["volume_mm3"] for r in table(scan / "b.tsv")] == [
+        r["volume_mm3"] for r in table(scan / "a.tsv")
+    ]
+
+
+def test_outlines_run_along_the_edges_of_voxels():
+    """One pixel has four sides, two beside each other six; nothing has none."""
+    from k2chi.app.lesionfigure import outline
+
+    shown = np.zeros((4, 5), dtype=bool)
+    assert outline(shown) == []
+    shown[2, 3] = True
+    corners = {(2.5, 1.5), (3.5, 1.5), (2.5, 2.5), (3.5, 2.5)}
+    assert {end for line in outline(shown) for end in line} == corners
+    assert len(outline(shown)) == 4
+    shown[2, 4] = True
+    assert len(outline(shown)) == 6
 
 
 def test_json_and_labelled(scan):

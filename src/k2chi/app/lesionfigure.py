@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from k2chi.app.figures import ACCENT, CHI_WINDOW, INK, PAPER, View
+from k2chi.app.figures import ACCENT, INK, PAPER, View
 from k2chi.data import Chi
 from k2chi.measure.lesions.parts import Labels
 from k2chi.measure.lesions.study import Lesion
@@ -13,7 +15,12 @@ from k2chi.measure.lesions.study import Lesion
 A_PAGE = 12
 """Lesions on one page."""
 ACROSS = 2
+PANELS = 4
+"""Three planes and the profile across the edge."""
 OTHER = "#5aa9e6"
+WINDOW_PPM = (-0.1, 0.15)
+"""The same for every lesion, so that sheets can be compared."""
+PROFILE_PPB = (-130, 160)
 
 
 def pages(
@@ -39,28 +46,19 @@ def _sheet(
     window_mm: float,
 ) -> Figure:
     down = -(-len(some) // ACROSS)
-    figure = Figure(figsize=(3 * ACROSS * 1.5, 0.45 + 1.85 * down), facecolor=PAPER)
-    low, high = CHI_WINDOW
-    figure.text(
-        0.5,
-        1 - 0.2 / (0.45 + 1.85 * down),
-        f"χ {low:g} to {high:g} ppm; axial (left is the patient's left), coronal, sagittal (front is right); "
-        f"{window_mm:g} mm wide, wider where a lesion needs it",
-        color=INK,
-        fontsize=8,
-        ha="center",
-        va="center",
-    )
+    high = 0.45 + 1.85 * down
+    figure = Figure(figsize=(PANELS * ACROSS * 1.5, high), facecolor=PAPER)
+    low, top = WINDOW_PPM
+    words = (
+        f"χ {low:g} to {top:g} ppm; axial (left is the patient's left), coronal, sagittal (front is right); "
+        f"{window_mm:g} mm wide, wider where a lesion needs it; χ [ppb] by distance to the edge [mm], "
+        "inside on the left"
+    ).replace("-0", "−0")
+    figure.text(0.5, 1 - 0.2 / high, words, color=INK, fontsize=8, ha="center", va="center")
     grid = figure.add_gridspec(
-        down,
-        3 * ACROSS,
-        left=0.01,
-        right=0.99,
-        bottom=0.01,
-        top=1 - 0.6 / (0.45 + 1.85 * down),
-        wspace=0.04,
-        hspace=0.3,
-    )
+        down, PANELS * ACROSS, left=0.01, right=0.985, bottom=0.25 / high, top=1 - 0.6 / high,
+        wspace=0.06, hspace=0.35,
+    )  # fmt: skip
     for n, lesion in enumerate(some):
         label = lesion.shape.label
         at = np.argwhere(number == label).mean(0).round().astype(int)
@@ -68,21 +66,52 @@ def _sheet(
         half = np.ceil(wide / 2 / np.asarray(voxel_mm)).astype(int)
         box = tuple(slice(c - h, c + h + 1) for c, h in zip(at, half, strict=True))
         near, own = (_cut(v, box) for v in (values, number))
+        column = PANELS * (n % ACROSS)
         for plane, axis in enumerate((2, 1, 0)):
-            axes = figure.add_subplot(grid[n // ACROSS, 3 * (n % ACROSS) + plane])
+            axes = figure.add_subplot(grid[n // ACROSS, column + plane])
             one, two = (i for i in range(3) if i != axis)
             aspect = voxel_mm[two] / voxel_mm[one]
             flat, body = (v.take(half[axis], axis=axis).T for v in (near, own))
             axes.imshow(
-                flat, cmap="gray", vmin=low, vmax=high, origin="lower", aspect=aspect, interpolation="nearest"
+                flat, cmap="gray", vmin=low, vmax=top, origin="lower", aspect=aspect, interpolation="nearest"
             )
             for shown, colour in ((body == label, ACCENT), ((body > 0) & (body != label), OTHER)):
-                if shown.any():
-                    axes.contour(shown, [0.5], colors=colour, linewidths=0.7)
+                axes.add_collection(LineCollection(outline(shown), colors=colour, linewidths=0.8))
             axes.set_axis_off()
             if plane == 0:
                 axes.set_title(_title(lesion), color=INK, fontsize=6.5, loc="left", pad=2)
+        _profile(figure.add_subplot(grid[n // ACROSS, column + 3]), lesion)
     return figure
+
+
+def outline(shown: np.ndarray) -> list[list[tuple[float, float]]]:
+    """The edges of pixels between inside and outside, as lines from corner to corner."""
+    padded = np.pad(shown, 1)
+    across, along = np.diff(padded.astype(np.int8), axis=1), np.diff(padded.astype(np.int8), axis=0)
+    lines = [[(x - 0.5, y - 1.5), (x - 0.5, y - 0.5)] for y, x in np.argwhere(across)]
+    lines += [[(x - 1.5, y - 0.5), (x - 0.5, y - 0.5)] for y, x in np.argwhere(along)]
+    return [[(float(a), float(b)) for a, b in line] for line in lines]
+
+
+def _profile(axes: Axes, lesion: Lesion) -> None:
+    """χ by distance to the edge, with the spread in each bin."""
+    axes.set_facecolor(PAPER)
+    axes.axvline(0, color=ACCENT, lw=0.8)
+    axes.axhline(0, color=INK, lw=0.3, alpha=0.5)
+    if lesion.profile:
+        x = np.array([b.distance_mm for b in lesion.profile])
+        y, sd = (1e3 * np.array([getattr(b, f) for b in lesion.profile]) for f in ("mean", "sd"))
+        spread = np.nan_to_num(sd)
+        axes.fill_between(x, y - spread, y + spread, color=INK, alpha=0.2, lw=0)
+        axes.plot(x, y, color=INK, lw=1, marker="o", ms=2)
+    axes.set_ylim(*PROFILE_PPB)
+    axes.set_yticks([-100, 0, 100], ["−100", "0", "100"])
+    axes.tick_params(colors=INK, labelsize=5, length=2, pad=1, direction="in")
+    for label in axes.get_yticklabels():
+        label.set_horizontalalignment("left")
+    axes.tick_params(axis="y", pad=-4)
+    for side in axes.spines.values():
+        side.set(color=INK, linewidth=0.4)
 
 
 def _cut(volume: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
@@ -102,4 +131,4 @@ def _title(lesion: Lesion) -> str:
     second = f"rim {lesion.rim.score:.2f}   central vein {lesion.vein.score:.2f} ({lesion.vein_on})"
     if lesion.excluded:
         second += "   left out: " + ", ".join(dict.fromkeys(w.split(":")[0] for w in lesion.excluded))
-    return (first + "\n" + second).replace("nan", "n/a")
+    return (first + "\n" + second).replace("+nan", "n/a").replace("nan", "n/a").replace("-", "−")

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from k2chi.measure.lesions.study import Found
 
 
+DRAWN = "_drawn_dseg.nii.gz"
+"""What the file of numbers on the mask's own grid ends in."""
+
+
 class Neighbours(StrEnum):
     """What belongs together in a mask."""
 
@@ -77,7 +81,9 @@ def lesions(
     """Lesions one by one: size, place, why left out, χ inside and around, rim and central vein as numbers.
 
     Writes OUT.tsv with its dictionary OUT.json, OUT_profile.tsv, the lesions' numbers on χ's grid as
-    OUT_dseg.nii.gz, and OUT_1.png, … The numbers describe what the map shows; they diagnose nothing.
+    OUT_dseg.nii.gz and on MASK's, if that is another, as OUT_drawn_dseg.nii.gz, and OUT_1.png, … The numbers
+    are given once, on MASK's grid; read the latter with --labelled to keep them. The figures describe what
+    the map shows; they diagnose nothing.
     """
     from dataclasses import replace
 
@@ -91,7 +97,10 @@ def lesions(
         raise ValueError(f"{out}: the table is written as .tsv; choose such a name")
     old = [
         p
-        for p in (out, *(out.with_name(out.stem + e) for e in (".json", "_profile.tsv", "_dseg.nii.gz")))
+        for p in (
+            out,
+            *(out.with_name(out.stem + e) for e in (".json", "_profile.tsv", "_dseg.nii.gz", DRAWN)),
+        )
         if p.exists()
     ]
     if old and not overwrite:
@@ -109,12 +118,17 @@ def lesions(
     with bars(not as_json):
         found = study(labels, drawn.grid, values, *others)
     rows = [{"subject": subject or None, "map": chi.name, **lesiontable.row(x)} for x in found.lesions]
-    files = write_all(out, rows, found, values, volume, figure)
+    how = "numbered as given" if labelled else f"{neighbours.value} neighbours"
+    rules = {
+        "lesion": f"{how}, on the grid of {mask.name}; the largest is 1",
+        "excluded": study.exclusion.words() + f"; or less than {study.whole:.0%} in χ's mask and array",
+    }
+    apart = None if drawn.grid == volume.grid else (labels, drawn)
+    files = write_all(out, rows, found, values, volume, figure, rules, apart)
     stay = kept(found)
     if as_json:
         typer.echo(json.dumps({"lesions": rows, "files": [str(f) for f in files]}, ensure_ascii=False))
         return
-    how = "numbered as given" if labelled else f"{neighbours.value} neighbours"
     typer.echo(f"{len(rows)} lesions ({how}), {len(stay)} stay, {len(rows) - len(stay)} left out")
     for why, count in reasons(found).items():
         typer.echo(f"  {count:5d}  {why}")
@@ -195,8 +209,9 @@ def on_grid(path: Path | None, like: "Volume") -> Any:
 
 
 def write_all(
-    out: Path, rows: list[dict[str, Any]], found: "Found", chi: "Chi", volume: "Volume", figure: bool
-) -> list[Path]:
+    out: Path, rows: list[dict[str, Any]], found: "Found", chi: "Chi", volume: "Volume", figure: bool,
+    rules: dict[str, str], apart: "tuple[Labels, Volume] | None",
+) -> list[Path]:  # fmt: skip
     """Tables, labels and pictures: made under other names first, so that all of them appear or none."""
     from tempfile import TemporaryDirectory
 
@@ -214,10 +229,14 @@ def write_all(
             "map": {"Description": "File name of the map."},
             **lesiontable.dictionary([c for c in rows[0] if c not in ("subject", "map")]),
         }
+        for column, rule in rules.items():
+            said[column]["Description"] += f" Rule: {rule}."
         write_text(stage / f"{out.stem}.json", json.dumps(said, indent=2, ensure_ascii=False) + "\n")
         if profile := lesiontable.bins(found.lesions):
             write_text(stage / f"{out.stem}_profile.tsv", lesiontable.as_tsv(profile))
         write(stage / f"{out.stem}_dseg.nii.gz", found.labels, volume.grid, volume.codes)
+        if apart is not None:
+            write(stage / (out.stem + DRAWN), apart[0], apart[1].grid, apart[1].codes)
         if figure:
             for n, (_, sheet) in enumerate(lesionfigure.pages(found.lesions, found.labels, chi)):
                 save(sheet, stage / f"{out.stem}_{n + 1}.png")

@@ -42,6 +42,18 @@ class Exclusion:
         if not 0 <= self.neck <= 1:
             raise ValueError(f"neck {self.neck}: choose a ratio from 0 to 1")
 
+    def words(self) -> str:
+        """The rules with their settings."""
+        rules = [f"extent below {self.smallest_mm:g} mm along an axis of the array"]
+        if self.gap_mm >= 0:
+            rules.append(f"confluent: no more than {self.gap_mm:g} mm of tissue to another lesion")
+        if self.neck:
+            rules.append(
+                f"confluent: several cores {self.core_mm:g} mm deep, the neck between them at most "
+                f"{self.neck:g} times as deep"
+            )
+        return "; ".join(rules)
+
     def __call__(self, labels: Labels, grid: Grid) -> dict[int, tuple[str, ...]]:
         """Reasons for each lesion, by number; none where it may stay."""
         number, reasons = labels.cpu().numpy(), {}

@@ -52,6 +52,22 @@ def group_of(file: Any) -> str | None:
     return None
 
 
+def heads_of(table: Any) -> np.ndarray:
+    """Headers of all readouts. Through the library they would cost a read of all samples, so that
+    they are cut out of the stored records themselves where these lie plainly."""
+    kind, plain = table.id.get_type(), table.dtype["head"]
+    at = kind.get_member_offset(kind.get_member_index(b"head"))
+    if table.chunks is None or table.id.get_create_plist().get_nfilters() or not plain.isnative:
+        return np.asarray(table.fields("head")[:])
+    out, step = np.empty(len(table), plain), table.chunks[0]
+    for start in range(0, len(table), step):
+        _, stored = table.id.read_direct_chunk((start,))
+        records = np.frombuffer(stored, np.uint8).reshape(step, kind.get_size())
+        heads = np.ascontiguousarray(records[:, at : at + plain.itemsize]).view(plain)[:, 0]
+        out[start : start + step] = heads[: len(table) - start]
+    return out
+
+
 @dataclass(frozen=True)
 class _Fetch:
     """Samples of some readouts, straight from the file."""
@@ -108,7 +124,7 @@ def read(
                 f"{path}: HDF5, but not ISMRMRD (no xml header and data); convert the scan again"
             )
         text = file[group]["xml"][0]
-        heads = file[group]["data"].fields("head")[:]
+        heads = heads_of(file[group]["data"])
     if not len(heads):
         raise ValueError(f"{path}: holds no readouts; convert the scan again")
     header = Header(text if isinstance(text, bytes) else str(text).encode(), str(path))
@@ -120,7 +136,7 @@ def read(
     if not len(image):
         raise ValueError(f"{path}: holds {len(heads)} readouts, but none of an image: give the imaging scan")
     grid, place = _grid(header, image, slices, b0_world)
-    encoding = _encoding(path, group, header, image, grid, slices)
+    encoding = _encoding(path, group, header, heads, kind, grid, slices)
     times = te_s or header.te_s()
     count = int(image["idx"]["contrast"].max()) + 1
     if len(times) < count:
@@ -194,10 +210,16 @@ def _oversampling(header: Header) -> float:
 
 
 def _encoding(
-    path: Path, group: str, header: Header, image: np.ndarray, grid: Grid, slices: bool
+    path: Path,
+    group: str,
+    header: Header,
+    heads: np.ndarray,
+    kind: np.ndarray,
+    grid: Grid,
+    slices: bool,
 ) -> Encoding:
     """How readouts fill k-space, from the header and the first readout of the image."""
-    shape, first = grid.shape, image[0]
+    shape, first = grid.shape, heads[kind == Kind.image][0]
     counters = [header.points("kspace_encoding_step_1", shape[1]), shape[2]]
     centre = [header.number("encoding/encodingLimits/kspace_encoding_step_1/center", shape[1] // 2)]
     centre.append(float(shape[2] // 2))
@@ -212,8 +234,7 @@ def _encoding(
     if first["trajectory_dimensions"] == 1:
         with _opened(path) as file:
             table = file[group]["data"]
-            flags = table.fields("head")[:]["flags"]
-            traj = table.fields("traj")[int(np.flatnonzero(_kinds(flags) == Kind.image)[0])]
+            traj = table.fields("traj")[int(np.flatnonzero(kind == Kind.image)[0])]
         position = tuple((traj.astype(float) * round(shape[0] * oversampling)).tolist())
         if first["flags"] & np.uint64(1 << (REVERSE - 1)):
             position = position[::-1]

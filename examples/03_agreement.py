@@ -50,8 +50,8 @@ assert by_patient < 0.1
 # ## One study, read both ways
 #
 # Six figures for one difference, which is not there. The first two are what papers print; the others count
-# patients. Seven
-# patients also set a floor: however large the effect, no exact test of them goes below p = 0.0156.
+# patients. Seven patients also set a floor: however large the effect, no exact test of them goes below
+# p = 0.0156.
 
 # %%
 d = differences(np.random.default_rng(17), shared=1 / 3)

@@ -1,6 +1,6 @@
 """Time and peak memory of the reconstruction, each step in a process of its own → bench/RESULTS.md.
 
-    python bench/recon.py [--shape 168 208 208] [--coils 32] [--echoes 8] [--write]
+    python bench/recon.py [--shape 168 208 208] [--coils 32] [--echoes 8] [--folder KEEP] [--write]
 
 One echo of 8 virtual coils, undersampled 2×2 with a calibration region, by each method; and a whole scan of
 many coils and echoes, fully sampled, read block by block from a file of raw readouts (with twice
@@ -129,7 +129,11 @@ def child(step: str, folder: Path, given: argparse.Namespace) -> dict[str, float
 
 
 def spawn(step: str, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """A step in a process of its own."""
+    """A step in a process of its own; what was measured before in the same folder is not run again."""
+    kept = folder / f"{step.split(',')[0].replace(' ', '-')}.json"
+    if kept.exists():
+        before: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+        return before
     command = [sys.executable, __file__, "--step", step, "--folder", str(folder)]
     for name in ("threads", "coils", "echoes"):
         command += [f"--{name}", str(getattr(given, name))]
@@ -139,6 +143,7 @@ def spawn(step: str, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     if done.returncode:
         sys.exit(f"{step} failed:\n{done.stderr}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    kept.write_text(json.dumps(result), encoding="utf-8")
     return result
 
 
@@ -150,7 +155,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--write", action="store_true", help="put the table into bench/RESULTS.md")
     parser.add_argument("--step")
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--folder", type=Path, help="keep data and times here, and go on from there")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     if given.step:
@@ -158,9 +163,10 @@ def main() -> None:
         return
     rows = []
     with tempfile.TemporaryDirectory() as name:
-        spawn("simulate", Path(name), given)
+        folder = given.folder or Path(name)
+        spawn("simulate", folder, given)
         for step in (*STEPS, "whole scan"):
-            told = spawn(step, Path(name), given)
+            told = spawn(step, folder, given)
             label = f"{step}: {given.coils} coils, {given.echoes} echoes" if step == "whole scan" else step
             rows.append((label, *(f"{told[k]:.1f}" for k in ("seconds", "cpu")), f"{told['peak_gb']:.2f}"))
             print(*rows[-1], flush=True)

@@ -154,6 +154,7 @@ def main() -> None:
     parser.add_argument("--echoes", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--write", action="store_true", help="put the table into bench/RESULTS.md")
+    parser.add_argument("--skip", nargs="*", default=(), help="steps to leave out")
     parser.add_argument("--step")
     parser.add_argument("--folder", type=Path, help="keep data and times here, and go on from there")
     given = parser.parse_args()
@@ -165,7 +166,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = given.folder or Path(name)
         spawn("simulate", folder, given)
-        for step in (*STEPS, "whole scan"):
+        for step in [s for s in (*STEPS, "whole scan") if s not in given.skip]:
             told = spawn(step, folder, given)
             label = f"{step}: {given.coils} coils, {given.echoes} echoes" if step == "whole scan" else step
             rows.append((label, *(f"{told[k]:.1f}" for k in ("seconds", "cpu")), f"{told['peak_gb']:.2f}"))

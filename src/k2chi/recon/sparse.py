@@ -25,7 +25,7 @@ class SparseSENSE:
     Sci 2:183, doi:10.1137/080716542; grids shifted in each step: Figueiredo & Nowak 2003, IEEE Trans Image
     Process 12:906, doi:10.1109/TIP.2003.814255.
     Made for masks without a pattern (Poisson-disk): folds of regular ones do not look like noise, and stay in
-    part. Takes off noise, too; weak fine structure goes with it. About twice the time of `CGSENSE`.
+    part. Takes off noise, too; weak fine structure goes with it. Four times the time of `CGSENSE` or more.
     """
 
     regularisation: float = 5e-4

@@ -308,7 +308,7 @@ def main() -> None:
     print(about, flush=True)
     words = "\n".join(line for line in (__doc__ or "").splitlines()[4:])
     if args.write:
-        put(f"Closed loop: {args.group}", f"{about}\n\n{table(('option', *HEAD), rows)}\n{words}")
+        put(f"Closed loop: {args.group}", f"{about}\n\n{table(('option', *HEAD), rows)}\n\n{words}")
 
 
 if __name__ == "__main__":

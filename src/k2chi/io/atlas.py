@@ -34,8 +34,7 @@ CATALOGUE = (
         "CIT168 subcortical nuclei, 16 on each side: Pu, Ca, GPe, GPi, RN, SNc, SNr, STN, VTA, …",
         "T1",
         "MNI152 2009c",
-        "CC BY 4.0; the T1 that is stored beside it on fetching is nilearn's MNI152 2009a, © McConnell Brain "
-        "Imaging Centre, free for any purpose with its notice",
+        "CC BY 4.0",
         "https://osf.io/jkzwp/",
         "Pauli et al. 2018, Sci Data 5:180063, doi:10.1038/sdata.2018.63",
     ),
@@ -178,6 +177,7 @@ def fetch(name: str, folder: Path | None = None, fetcher: Fetcher | None = None)
     write_text(out / "cit168_dseg.tsv", "index\tname\n" + "\n".join(rows) + "\n")
     _template(out)
     facts = asdict(known) | {
+        "template_licence": "MNI152 2009a, © McConnell Brain Imaging Centre, free with its notice",
         "template": "T1w.nii.gz", "mask": "mask.nii.gz",
         "labels": "cit168_dseg.nii.gz", "names": "cit168_dseg.tsv",
     }  # fmt: skip

@@ -83,14 +83,15 @@ def regions(
         )
     number = whole(labels)
     names = names or {}
-    counts = dict(zip(*(t.tolist() for t in torch.unique(number, return_counts=True)), strict=True))
-    present = [n for n in counts if n != 0]
-    order = number[chi.mask].argsort(stable=True)
-    inside, values = number[chi.mask][order], chi.ppm[chi.mask][order].double()
-    at = torch.nonzero(chi.mask)[order]
-    given = torch.ones_like(values) if weights is None else weights[chi.mask][order].double()
+    there, many = torch.unique(number[number != 0], return_counts=True)
+    counts = dict(zip(there.tolist(), many.tolist(), strict=True))
+    counted = chi.mask & (number != 0)  # the background is most of the volume, and never sorted
+    order = number[counted].argsort(stable=True)
+    inside, values = number[counted][order], chi.ppm[counted][order].double()
+    at = torch.nonzero(counted)[order]
+    given = torch.ones_like(values) if weights is None else weights[counted][order].double()
     rows = []
-    for n in sorted({*present, *names}):
+    for n in sorted({*counts, *names}):
         first, last = (int(torch.searchsorted(inside, n, right=right)) for right in (False, True))
         v, w, total = values[first:last], given[first:last], counts.get(n, 0)
         rows.append(_row(n, names.get(n, str(n)), v, w, total, chi, at[first:last]))

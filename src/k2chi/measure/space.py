@@ -145,31 +145,32 @@ def carried(labels: Shaped[Tensor, "i j k"], grid: Grid, to: Grid, transform: Tr
         for a, b in zip(sorted(grid.voxel_mm), sorted(to.voxel_mm), strict=True)
     ]
     fine = max(parts)
-    best = np.zeros(to.shape, np.float32)
-    winner = np.zeros(to.shape, np.int32)
-    total = np.zeros(to.shape, np.float32)
-    back = np.linalg.inv(np.asarray(grid.affine))
-    body = np.asarray(to.affine)
-    at = centres(to)
+    back, body = np.linalg.inv(np.asarray(grid.affine)), np.asarray(to.affine)
+    boxes = _boxes(number, there)
+    low, high = (np.array([[getattr(s, e) for s in b] for b in boxes]) for e in ("start", "stop"))
+    at = centres(to).reshape(-1, 3)
+    reach = np.abs(back[:3, :3] @ body[:3, :3]).sum(1) + 2
+    index = _apply(back, transform(at))
+    close = np.flatnonzero(((index > low.min(0) - reach) & (index < high.max(0) + reach)).all(-1))
     samples = [
-        _apply(back, transform(at + body[:3, :3] @ ((np.array(sub) + 0.5) / fine - 0.5)))
+        _apply(back, transform(at[close] + body[:3, :3] @ ((np.array(sub) + 0.5) / fine - 0.5)))
         for sub in product(range(fine), repeat=3)
     ]
-    for n, box in zip(there, _boxes(number, there), strict=True):
+    best, total = np.zeros(len(close), np.float32), np.zeros(len(close), np.float32)
+    winner = np.zeros(len(close), np.int32)
+    for n, box, a, b in zip(there, boxes, low - 1.0, high, strict=True):
         here = np.pad((number[box] == n).astype(np.float32), 1)
-        low = np.array([s.start - 1 for s in box], dtype=float)
-        high = np.array([s.stop for s in box], dtype=float)
-        near = np.zeros(to.shape, bool)
+        near = np.zeros(len(close), bool)
         for index in samples:
-            near |= ((index > low) & (index < high)).all(-1)
+            near |= ((index > a) & (index < b)).all(-1)
         share = np.zeros(int(near.sum()), np.float32)
         for index in samples:
-            share += ndimage.map_coordinates(here, (index[near] - low).T, order=1, mode="constant")
+            share += ndimage.map_coordinates(here, (index[near] - a).T, order=1, mode="constant")
         share /= len(samples)
         total[near] += share
-        wins = share > best[near]
-        place = tuple(axis[wins] for axis in np.nonzero(near))
-        best[place], winner[place] = share[wins], n
+        more = share > best[near]
+        wins = np.flatnonzero(near)[more]
+        best[wins], winner[wins] = share[more], n
     empty = (1 - total > best) | (best == 0)
     winner[empty], best[empty] = 0, 0
     if not winner.any():
@@ -177,8 +178,13 @@ def carried(labels: Shaped[Tensor, "i j k"], grid: Grid, to: Grid, transform: Tr
             "no label lies on the new grid: the images do not overlap; check headers and transform"
         )
     left = set(np.unique(winner).tolist())
-    lost = tuple(n for n in there if n not in left)
-    return Carried(torch.from_numpy(winner), torch.from_numpy(best), lost)
+    labels_there, share_there = np.zeros(len(at), np.int32), np.zeros(len(at), np.float32)
+    labels_there[close], share_there[close] = winner, best
+    return Carried(
+        torch.from_numpy(labels_there.reshape(to.shape)),
+        torch.from_numpy(share_there.reshape(to.shape)),
+        tuple(n for n in there if n not in left),
+    )
 
 
 def _boxes(number: np.ndarray, there: Sequence[int]) -> list[tuple[slice, ...]]:

@@ -503,3 +503,15 @@ def test_version_and_help():
 def test_errors_in_words():
     assert "memory" in console.sentence(MemoryError())
     assert console.sentence(ValueError("a\n  b")) == "a b"
+
+
+def test_a_reader_that_has_seen_enough_is_no_bad_input(capsys):
+    """`k2chi … | head` closes the pipe: nothing to tell about the output folder."""
+
+    @console.plain_errors
+    def command():
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        command()
+    assert not capsys.readouterr().err

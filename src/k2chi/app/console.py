@@ -42,6 +42,8 @@ def plain_errors(command: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
+        except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough: no bad input
+            raise
         except (ValueError, OSError, MemoryError) as error:
             if os.environ.get("K2CHI_TRACEBACK"):
                 raise

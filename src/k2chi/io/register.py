@@ -112,7 +112,7 @@ class Rigid:
         """ANTs' words, and for each level its shrink factor and most iterations."""
         share = min(1.0, max(self.samples, ENOUGH / prod(grid.shape)))
         return stage(
-            "Rigid[0.1]", [f"Mattes[{pairs[0]},1,32,Regular,{share:.3g}]"], grid, (500, 250, 100, 30)
+            "Rigid[0.1]", [f"Mattes[{pairs[0]},1,32,Regular,{share:.3g}]"], grid, (500, 250, 100, 0)
         )
 
 

@@ -111,9 +111,7 @@ class Rigid:
     def stages(self, pairs: list[str], grid: Grid) -> Stages:
         """ANTs' words, and for each level its shrink factor and most iterations."""
         share = min(1.0, max(self.samples, ENOUGH / prod(grid.shape)))
-        return stage(
-            "Rigid[0.1]", [f"Mattes[{pairs[0]},1,32,Regular,{share:.3g}]"], grid, (500, 250, 100, 0)
-        )
+        return stage("Rigid[0.1]", [f"Mattes[{pairs[0]},1,32,Regular,{share:.3g}]"], grid, (500, 250, 100, 0))
 
 
 @dataclass(frozen=True)

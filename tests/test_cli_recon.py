@@ -169,6 +169,76 @@ def test_epi_is_t2starw_with_its_facts(tmp_path):
     assert told["PulseSequenceType"] == "EPI"
 
 
+def field_map(path, hz, shape=(8, 8, 8), mm=4.0, x_mm=-4.0):
+    """A uniform field map on a coarser grid about the same place, its axes turned round."""
+    affine = np.array([[0, 0, mm, x_mm], [-mm, 0, 0, 28], [0, mm, 0, -8], [0, 0, 0, 1.0]])
+    nib.save(nib.Nifti1Image(np.full(shape, hz, dtype=np.float32), affine), path)
+    return path
+
+
+def test_epi_is_unwarped_by_a_field_map_of_another_grid(tmp_path):
+    """Two voxels of shift go; what was done is told; without a map that is told, too."""
+    shape, hz = (16, 12, 8), 2 / (12 * 0.002)
+    grid = Grid(shape, as_affine(np.diag([2.0, 2.0, 2.0, 1.0])))
+
+    def scan(name, off_hz):
+        plan = Plan(shots=1, spacing_s=0.002, noise=1e-3, off_hz=off_hz)
+        return write(
+            raw_of(picture(shape)[None], smooth_maps(2, shape), plan, (0.02,), grid), tmp_path / name
+        )
+
+    def image(out):
+        return nib.load(tmp_path / out / "part-mag_T2starw.nii.gz").get_fdata()
+
+    raw, truth = scan("a.h5", hz), scan("b.h5", 0.0)
+    where = field_map(tmp_path / "f.nii", hz)
+    for out, path, more in (
+        ("true", truth, ()),
+        ("bent", raw, ()),
+        ("back", raw, ("--unwarp", where, "--units", "Hz")),
+    ):
+        done = call("recon", path, tmp_path / out, "--no-complex", *SMALL, *more)
+        assert done.exit_code == 0, done.output
+    norm = np.linalg.norm(image("true"))
+    assert np.linalg.norm(image("bent") - image("true")) > 0.3 * norm
+    assert np.linalg.norm(image("back") - image("true")) < 0.1 * norm
+    assert "not unwarped: 10 Hz of field move voxels by" in (tmp_path / "bent" / "recon.txt").read_text()
+    assert "unwarped by a field map" in (tmp_path / "back" / "recon.txt").read_text()
+    told = {out: (tmp_path / out / "recon.html").read_text() for out in ("bent", "back")}
+    assert ["Jezzard" in told[out] for out in ("bent", "back")] == [False, True]
+    inputs = json.loads((tmp_path / "back" / "recon.json").read_text())["inputs"]
+    assert set(inputs) == {str(raw), str(where)}
+    far = field_map(tmp_path / "g.nii", hz, x_mm=900)
+    done = call("recon", raw, tmp_path / "o", *SMALL, "--unwarp", far, "--units", "Hz")
+    assert "do not overlap" in done.output
+
+
+def test_qsm_takes_a_mask_for_raw_data(raw, images, tmp_path):
+    """On the grid of the images; one of another grid is refused by name, before any work."""
+    like = nib.load(images[0] / "echo-1_part-mag_MEGRE.nii.gz")
+    mask = np.zeros(SHAPE, dtype=np.uint8)
+    mask[6:18, 5:15, 4:12] = 1
+    good, small, shifted = (tmp_path / f"{n}.nii.gz" for n in ("good", "small", "shifted"))
+    nib.save(nib.Nifti1Image(mask, like.affine), good)
+    nib.save(nib.Nifti1Image(mask[:-1], like.affine), small)
+    moved = like.affine.copy()
+    moved[0, 3] += 5
+    nib.save(nib.Nifti1Image(mask, moved), shifted)
+    done = call("qsm", raw, tmp_path / "out", *SMALL, "--mask", good, "--until", "mask", "--json")
+    assert done.exit_code == 0, done.output
+    assert str(good) in json.loads(done.stdout)["inputs"]
+    found = nib.load(tmp_path / "out" / "desc-brain_mask.nii.gz").get_fdata()
+    np.testing.assert_array_equal(found, mask)
+    for path, words in (
+        (small, "(23, 20, 16) voxels but the images of scan.h5 has (24, 20, 16)"),
+        (shifted, "away from"),
+    ):
+        done = call("qsm", raw, tmp_path / "no", *SMALL, "--mask", path)
+        assert done.exit_code == 2
+        assert words in done.output
+        assert not (tmp_path / "no").exists()
+
+
 def test_finished_results_are_kept(raw, images, tmp_path):
     out = shutil.copytree(images[0], tmp_path / "copy")
     before = (out / "recon.json").read_text()
@@ -224,5 +294,10 @@ def test_missing_noise_is_told_once(tmp_path):
 
 def test_options_that_do_not_fit(raw, tmp_path):
     assert "k2chi recon" in call("qsm", raw, tmp_path / "o", "--unwrapped").output
+    refused = call(
+        "recon", raw, tmp_path / "o", "--unwarp", field_map(tmp_path / "f.nii", 1.0), "--units", "Hz"
+    )
+    assert "not EPI" in refused.output
+    assert "--unwarp is for raw data" in call("qsm", tmp_path, tmp_path / "o", "--unwarp", raw).output
     assert "no such file" in call("recon", tmp_path / "x.h5", tmp_path / "o").output
     assert "repetitions 1 to 1, not 4" in call("recon", raw, tmp_path / "o", "--repetition", 4).output

@@ -10,7 +10,10 @@ from raw_cases import Plan, picture, raw_of, smooth_maps
 from k2chi.data import Echoes, Encoding, Field, Grid, Scan
 from k2chi.ops.fourier import ifft
 from k2chi.recon.assemble import Assemble
-from k2chi.recon.epi import Unwarp, echo_shifts_s, effective_spacing_s, shift_voxels
+from k2chi.recon.epi import Unwarp, blips_rise, echo_shifts_s, effective_spacing_s, extended, shift_voxels
+from k2chi.recon.maps import AdaptiveMaps
+from k2chi.recon.reconstruct import Reconstruct
+from k2chi.recon.surplus import image_grid
 from k2chi.units import hz_per_ppm
 
 SHAPE = (6, 64, 5)
@@ -172,3 +175,73 @@ def test_spacing_has_to_be_in_seconds():
         Unwarp(0.5)
     with pytest.raises(ValueError, match="not EPI"):
         Unwarp(0.0)
+
+
+# ---- as a step of the reconstruction -----------------------------------------------------------------------
+
+RECON = Reconstruct(compression=None, maps=AdaptiveMaps())
+TWO_VOXELS_HZ = 2 / (40 * 0.0005)
+
+
+def train(hz, falling=False):
+    """One train for each partition, `hz` off resonance; the lines of k-space rise or fall."""
+    shape = (12, 40, 4)
+    plan = Plan(
+        shots=1, spacing_s=0.0005, off_hz=-hz if falling else hz, navigators=False, tr_s=0.1, noise=1e-4
+    )
+    raw = raw_of(picture(shape)[None], smooth_maps(2, shape), plan)
+    if not falling:
+        return raw
+    return replace(raw, lines=lambda e: (replace(b, time_s=-b.time_s) for b in raw.lines(e)))
+
+
+def uniform(raw, hz, share=1.0):
+    """A field map that knows the field in a part of the images only."""
+    grid = image_grid(raw)
+    mask = torch.zeros(grid.shape, dtype=torch.bool)
+    mask[: round(share * grid.shape[0])] = True
+    return Field(mask * hz / hz_per_ppm(3.0), mask, grid, raw.scan)
+
+
+@pytest.mark.filterwarnings("ignore:EPI without navigators")
+@pytest.mark.parametrize("falling", [False, True])
+def test_reconstruction_unwarps_by_the_map_that_comes_with_the_scan(falling):
+    """Spacing and order of the lines are seen from the readouts."""
+    truth = RECON(train(0.0)).signal
+    raw = train(TWO_VOXELS_HZ, falling)
+    assert blips_rise(raw) is not falling
+    moved = RECON(raw).signal
+    assert off(moved.abs(), truth.abs().roll(2 if falling else -2, 2)) < 1e-2
+    back = RECON(replace(raw, field_map=uniform(raw, TWO_VOXELS_HZ, 0.5))).signal
+    assert off(back.abs(), truth.abs()) < 1e-2
+    left = replace(RECON, unwarp=None)(replace(raw, field_map=uniform(raw, TWO_VOXELS_HZ))).signal
+    assert torch.equal(left, moved)
+
+
+@pytest.mark.filterwarnings("ignore:EPI without navigators")
+def test_unwarping_counts_the_voxels_that_oversampling_adds():
+    """A shift is a share of the whole field of view, of which images keep a part."""
+    raw = train(TWO_VOXELS_HZ)
+    raw = replace(raw, encoding=replace(raw.encoding, surplus=(12, 0)))
+    back = RECON(replace(raw, field_map=uniform(raw, TWO_VOXELS_HZ)))
+    assert back.grid.shape == (12, 28, 4)
+    assert off(back.signal.abs(), RECON(train(0.0)).signal[:, :, 6:34].abs()) < 1e-2
+
+
+def test_field_maps_that_do_not_fit():
+    raw = train(0.0)
+    small = Grid.of((6, 40, 4))
+    with pytest.raises(ValueError, match="bring it to their grid"):
+        RECON(replace(raw, field_map=Field(torch.zeros(6, 40, 4), torch.ones(6, 40, 4) > 0, small, raw.scan)))
+    slow = replace(raw, encoding=replace(raw.encoding, spacing_s=0.0), field_map=uniform(raw, 1.0))
+    with pytest.raises(ValueError, match=r"recon\.unwarp\.spacing_s"):
+        RECON(slow)
+    gre = replace(raw, encoding=replace(raw.encoding, train=1), field_map=uniform(raw, 1.0))
+    with pytest.raises(ValueError, match="not EPI"):
+        RECON(gre)
+
+
+def test_outside_its_mask_a_field_goes_on():
+    values = torch.arange(8.0)[:, None, None].expand(8, 3, 3)
+    mask = ((values >= 2) & (values <= 5)).contiguous()
+    assert extended(values * mask, mask)[:, 1, 1].tolist() == [2, 2, 2, 3, 4, 5, 5, 5]

@@ -235,6 +235,11 @@ class Raw:
     """What the protocol says, by BIDS name (RepetitionTime, FlipAngle, …)."""
     warnings: tuple[str, ...] = ()
     """What reading found odd, in words."""
+    field_map: "Field | None" = None
+    """The field as another scan found it, by which images of EPI are put where they belong; on the grid of
+    the images as acquired, without `surplus`."""
+    mask: Bool[Tensor, "mx my mz"] | None = None
+    """The user's own mask, on the grid of the finished images; None lets the pipeline find one."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,7 +80,7 @@ def choose(
     if made[0].exists() and not overwrite:
         raise ValueError(f"{made[0]}: is there already; choose another folder, or pass --overwrite")
     given = inputs.Given((), (), (), (), (), None, mask, None, None, None, False, False, b0_dir)
-    job = inputs.job(source, out, given)
+    job = inputs.job(source, out, given, asked.pipeline.recon)
     with bars(not as_json):
         data, _ = job.read()
         if isinstance(data, Raw):

@@ -17,6 +17,7 @@ from k2chi.app.options import (
     AsJson,
     B0Dir,
     Device,
+    FieldUnit,
     Overwrite,
     Recipe,
     Sets,
@@ -24,8 +25,8 @@ from k2chi.app.options import (
     SignChoice,
     Stop,
     Threads,
-    Units,
     Until,
+    Unwarp,
     order,
     show,
 )
@@ -78,9 +79,8 @@ def qsm(
     mask: Annotated[Path | None, typer.Option(help="Your own brain mask.")] = None,
     field: Annotated[Path | None, typer.Option(help="Start from a total field map.")] = None,
     local_field: Annotated[Path | None, typer.Option(help="Start from a local field map.")] = None,
-    units: Annotated[
-        Units | None, typer.Option(help="Unit of the field map, if its JSON does not say.")
-    ] = None,
+    unwarp: Unwarp = None,
+    units: FieldUnit = None,
     unwrapped: Annotated[bool, typer.Option(help="The phase is in radians and has no wraps.")] = False,
     bipolar: Annotated[bool, typer.Option(help="Even echoes were read backwards.")] = False,
     until: Stop = Until.chi,
@@ -99,11 +99,11 @@ def qsm(
 
     given = inputs.Given(
         tuple(magnitude), tuple(phase), tuple(real), tuple(imag), tuple(te), b0, mask, field, local_field,
-        units.value if units else None, unwrapped, bipolar, b0_dir,
+        units.value if units else None, unwrapped, bipolar, b0_dir, unwarp,
     )  # fmt: skip
     source, out = inputs.places(places, given)
     asked = order(recipe, sets, until, sign, prepare(threads, device), overwrite)
-    job = inputs.job(source, out, given)
+    job = inputs.job(source, out, given, asked.pipeline.recon)
     with bars(not as_json):
         result = run(job.read, job.layout, asked, job.root)
     show(result, as_json)
@@ -128,6 +128,8 @@ def recon(
     parts: Annotated[
         bool, typer.Option("--complex/--no-complex", help="Write real and imaginary part, too.")
     ] = True,
+    unwarp: Unwarp = None,
+    units: FieldUnit = None,
     recipe: Recipe = "default",
     sets: Sets = [],  # noqa: B006
     b0_dir: B0Dir = BORE,
@@ -141,7 +143,9 @@ def recon(
 
     asked = order(recipe, sets, device=prepare(threads, device), overwrite=overwrite)
     kinds = scans.ALL if parts else scans.ALL[:2]
-    wanted = scans.Wanted(raw, tuple(te), b0, b0_dir, repetition - 1, name, kinds)
+    wanted = scans.Wanted(
+        raw, tuple(te), b0, b0_dir, repetition - 1, name, kinds, unwarp, units.value if units else None
+    )
     with bars(not as_json):
         result = scans.run(wanted, out, asked)
     show(result, as_json)

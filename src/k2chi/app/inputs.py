@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from k2chi.app.rawscan import said
+from k2chi.app.rawscan import distortion, said, with_field_map, with_mask
 from k2chi.data import Chi, Echoes, Field, Raw, Vector
 from k2chi.io import bids
 from k2chi.io.derivatives import Layout
@@ -20,6 +20,7 @@ from k2chi.io.rawdata import is_raw, open_raw
 from k2chi.io.sidecar import agree, facts, sidecar
 from k2chi.measure.blind import blind, sharpness_ppb_per_mm
 from k2chi.measure.quality import quality
+from k2chi.recon.reconstruct import Reconstruct
 
 PPB_LIKE = 5.0
 """Standard deviation of a map [ppm] that no brain has: it is in ppb."""
@@ -42,6 +43,8 @@ class Given:
     unwrapped: bool
     bipolar: bool
     b0_world: Vector
+    unwarp: Path | None = None
+    """Field map by which images of EPI raw data are put where they belong."""
 
     @property
     def files(self) -> bool:
@@ -73,12 +76,16 @@ def places(given: Sequence[Path], files: Given) -> tuple[Path | None, Path]:
     )
 
 
-def job(source: Path | None, out: Path, given: Given) -> Job:
-    """What to read and where to write for `k2chi qsm`."""
+def job(source: Path | None, out: Path, given: Given, recon: Reconstruct) -> Job:
+    """What to read and where to write for `k2chi qsm`; `recon` makes images of raw data."""
+    if source is not None and is_raw(source):
+        return Job(lambda: from_raw(source, given, recon), Layout(out), None)
+    if given.unwarp is not None:
+        raise ValueError(
+            f"{given.unwarp}: --unwarp is for raw data, whose lines tell how far voxels are moved"
+        )
     if source is None:
         return Job(lambda: from_files(given), Layout(out), None)
-    if is_raw(source):
-        return Job(lambda: from_raw(source, given), Layout(out), None)
     found = bids.find(source)
     if len(found) > 1:
         names = ", ".join(s.name for s in found[:4])
@@ -102,15 +109,19 @@ def job(source: Path | None, out: Path, given: Given) -> Job:
     return Job(load, Layout(out, one.name), one.root)
 
 
-def from_raw(path: Path, given: Given) -> tuple[Raw, Source]:
-    """Raw data, to be reconstructed first."""
-    if given.unwrapped or given.mask is not None:
+def from_raw(path: Path, given: Given, recon: Reconstruct) -> tuple[Raw, Source]:
+    """Raw data, to be reconstructed first, with a mask and a field map on the grid of their images."""
+    if given.unwrapped:
         raise ValueError(
-            f"{path}: raw data take no --unwrapped and no --mask: "
-            "run k2chi recon, then k2chi qsm on its output with them"
+            f"{path}: raw data take no --unwrapped: run k2chi recon, then k2chi qsm on its output with it"
         )
     raw = open_raw(path, given.te_s, given.b0_tesla, given.b0_world)
-    return raw, Source((path,), says=tuple(said(raw)))
+    if given.mask is not None:
+        raw = with_mask(raw, given.mask, recon, path)
+    if given.unwarp is not None:
+        raw = with_field_map(raw, given.unwarp, given.units, recon)
+    files = tuple(f for f in (path, given.mask, given.unwarp) if f is not None)
+    return raw, Source(files, says=(*said(raw), *distortion(raw, recon)))
 
 
 def from_files(given: Given) -> tuple[Echoes | Field, Source]:

@@ -21,6 +21,7 @@ DOES = {
     "recon.unfold": "images were reconstructed with",
     "recon.partial": "partial Fourier was treated with",
     "recon.window": "k-space was faded out with",
+    "recon.unwarp": "images of EPI were put where they belong by a field map with",
     "recon.interpolate": "images were interpolated with",
     "coils": "coil images were combined with",
     "offsets": "phase offsets were treated with",
@@ -47,12 +48,14 @@ def paragraph(
     scan: Scan,
     stages: Collection[str],
     what: str = "Susceptibility maps",
+    idle: Collection[str] = (),
 ) -> tuple[str, list[str]]:
-    """One paragraph on how `what` was made by the stages that ran, and the numbered sources it refers to."""
+    """One paragraph on how `what` was made by the stages that ran, without steps that had nothing to do, and
+    the numbered sources it refers to."""
     sources: list[str] = []
     said = []
     for stage, method in used(pipeline):
-        if stage.split(".")[0] not in stages:
+        if stage.split(".")[0] not in stages or stage in idle:
             continue
         numbers = []
         for source in citations(type(method)):

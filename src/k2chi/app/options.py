@@ -41,6 +41,13 @@ Sign = Annotated[
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, …")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; all if not given.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print results as JSON, and nothing else.")]
+Unwarp = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FIELDMAP", help="Raw data of EPI: a field map by which voxels are put where they belong."
+    ),
+]
+FieldUnit = Annotated[Units | None, typer.Option(help="Unit of the field map, if its JSON does not say.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace results that are there already.")]
 B0Dir = Annotated[
     tuple[float, float, float],

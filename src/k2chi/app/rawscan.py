@@ -3,13 +3,21 @@
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from torch import Tensor
 
-from k2chi.data import Echoes, Lines, Raw
+from k2chi.data import Echoes, Field, Lines, Raw
+from k2chi.io.echoes import read_mask
+from k2chi.io.fieldmap import Unit, read_field
+from k2chi.io.nifti import Volume, same_grid
+from k2chi.measure.space import Transform, brought, require_overlap
 from k2chi.pipeline import Pipeline
+from k2chi.recon.epi import effective_spacing_s, extended
+from k2chi.recon.reconstruct import Reconstruct
+from k2chi.recon.surplus import image_grid
 
 
 def on_device(raw: Raw, device: str) -> Raw:
@@ -49,6 +57,56 @@ def images(raw: Raw, pipeline: Pipeline, device: str) -> tuple[Echoes, float, li
     told = [*raw.warnings, *(str(w.message) for w in caught)]
     echoes = replace(echoes, signal=echoes.signal.cpu())
     return echoes, perf_counter() - start, list(dict.fromkeys(told))
+
+
+def with_field_map(raw: Raw, path: Path, unit: Unit | None, recon: Reconstruct) -> Raw:
+    """The scan with a field map from a file, brought to the grid of its images.
+
+    ValueError for a scan that is not EPI, and where the recipe leaves unwarping out.
+    """
+    if recon.unwarp is None:
+        raise ValueError(f"{path}: the recipe has recon.unwarp = none; choose a method, or give no field map")
+    recon.unwarp.of(raw)
+    own, grid = raw.grid, image_grid(raw)
+    field, _ = read_field(path, unit, raw.scan.te_s, raw.scan.b0_tesla, False, b0_world=own.b0_world)
+    if not same_grid(field.grid, grid):
+        as_is = Transform()
+        require_overlap(grid, field.grid, as_is, f"{path}: field map and images")
+        ppm = brought(extended(field.ppm, field.mask), field.grid, grid, as_is)
+        mask = brought(field.mask.float(), field.grid, grid, as_is, order=0) > 0.5
+        if not mask.any():
+            raise ValueError(f"{path}: no voxel of the field map lies in the images; check both headers")
+        field = Field(ppm, mask, grid, field.scan)
+    return replace(raw, field_map=field)
+
+
+def with_mask(raw: Raw, path: Path, recon: Reconstruct, scan: Path) -> Raw:
+    """The scan with a mask from a file, which has to lie on the grid of its images."""
+    like = Volume(Path(f"the images of {scan.name}"), recon.grid(raw), 1, 1.0, 0.0, (1, 1), False)
+    return replace(raw, mask=read_mask(path, like))
+
+
+def distortion(raw: Raw, recon: Reconstruct) -> list[str]:
+    """How far the field moves voxels of EPI and whether that is undone, in words; nothing for other scans."""
+    e = raw.encoding
+    if e.train < 2:
+        return []
+    spacing_s = effective_spacing_s(e)
+    if recon.unwarp is not None and recon.unwarp.spacing_s is not None:
+        spacing_s = recon.unwarp.spacing_s
+    mm = 10 * spacing_s * raw.grid.shape[1] * raw.grid.voxel_mm[1]
+    moves = f"10 Hz of field move voxels by {mm:.2g} mm" if spacing_s else "the field moves voxels"
+    if raw.field_map is None:
+        return [f"EPI, not unwarped: {moves} along the first phase encoding; --unwarp takes a field map"]
+    return [f"EPI, unwarped by a field map: {moves} along the first phase encoding"]
+
+
+def idle(raw: Raw) -> set[str]:
+    """Steps of the reconstruction that had nothing to do in this scan."""
+    epi, e = raw.encoding.train > 1, raw.encoding
+    steps = {"recon.assemble.ghost": epi, "recon.assemble.ramp": bool(e.position)}
+    steps |= {"recon.unwarp": epi and raw.field_map is not None}
+    return {step for step, needed in steps.items() if not needed}
 
 
 def said(raw: Raw) -> list[str]:

@@ -9,14 +9,16 @@ import numpy as np
 
 from k2chi import __version__, about, config
 from k2chi.app import figures, methods, report
-from k2chi.app.rawscan import images, said
+from k2chi.app.rawscan import distortion, idle, images, said, with_field_map
 from k2chi.app.run import Order, fingerprint, sha256, versions
 from k2chi.data import Echoes, Raw
 from k2chi.io import bids
 from k2chi.io.derivatives import Layout, dumps, room, staged
+from k2chi.io.fieldmap import Unit
 from k2chi.io.nifti import write_text
 from k2chi.io.rawdata import open_raw
 from k2chi.io.reconstructed import describe_images, sidecar_facts, write_images
+from k2chi.recon.reconstruct import Reconstruct
 
 ALL = ("mag", "phase", "real", "imag")
 
@@ -34,10 +36,15 @@ class Wanted:
     name: str = ""
     """sub-01_ses-1_run-1 or like it, for a BIDS data set; '' puts all files into one folder."""
     parts: tuple[str, ...] = ALL
+    unwarp: Path | None = None
+    """Field map by which images of EPI are put where they belong."""
+    units: Unit | None = None
+    """Its unit, if its JSON does not say."""
 
-    def open(self) -> Raw:
-        """The raw data, opened."""
-        return open_raw(self.path, self.te_s, self.b0_tesla, self.b0_world, self.repetition)
+    def open(self, recon: Reconstruct) -> Raw:
+        """The raw data, opened, with what `recon` needs besides."""
+        raw = open_raw(self.path, self.te_s, self.b0_tesla, self.b0_world, self.repetition)
+        return raw if self.unwarp is None else with_field_map(raw, self.unwarp, self.units, recon)
 
     def layout(self, out: Path) -> Layout:
         """Where the files go."""
@@ -72,7 +79,7 @@ def run(wanted: Wanted, out: Path, order: Order) -> Result:
         raise ValueError(f"{there} is there already: choose another folder, or pass --overwrite")
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with staged(out) as stage:
-        raw = wanted.open()
+        raw = wanted.open(order.pipeline.recon)
         room(out, int(np.prod(raw.grid.shape)) * len(raw.scan.te_s), len(wanted.parts))
         echoes, seconds, told = images(raw, order.pipeline, order.device)
         record: dict[str, Any] = {
@@ -81,8 +88,8 @@ def run(wanted: Wanted, out: Path, order: Order) -> Result:
             "recipe": order.recipe,
             "recipe_sha256": fingerprint(order),
             "device": order.device,
-            "inputs": {str(wanted.path): sha256(wanted.path)},
-            "said": said(raw),
+            "inputs": {str(f): sha256(f) for f in (wanted.path, wanted.unwarp) if f is not None},
+            "said": [*said(raw), *distortion(raw, order.pipeline.recon)],
             "warnings": told,
             "protocol": dict(raw.facts),
             "seconds": {"recon": round(seconds, 3)},
@@ -101,7 +108,7 @@ def run(wanted: Wanted, out: Path, order: Order) -> Result:
         recipe = config.dumps(order.pipeline)
         notes = {"recon.toml": recipe, "recon.txt": log(record, echoes)}
         if order.report:
-            notes["recon.html"] = page(record, echoes, order, recipe, wanted.path)
+            notes["recon.html"] = page(record, echoes, order, recipe, wanted.path, idle(raw))
         notes["recon.json"] = dumps(record)  # last: done once this is there
         for label, content in notes.items():
             path = stage / layout.note(label)
@@ -123,10 +130,13 @@ def log(record: dict[str, Any], echoes: Echoes) -> str:
     return "\n".join(lines) + "\n"
 
 
-def page(record: dict[str, Any], echoes: Echoes, order: Order, recipe: str, path: Path) -> str:
+def page(
+    record: dict[str, Any], echoes: Echoes, order: Order, recipe: str, path: Path, unused: set[str]
+) -> str:
     """Magnitude and phase of the first, a middle and the last echo on one page."""
     scan, grid = echoes.scan, echoes.grid
-    text, cited = methods.paragraph(order.pipeline, order.recipe, grid, scan, {"recon"}, "Complex images")
+    made = "Complex images"
+    text, cited = methods.paragraph(order.pipeline, order.recipe, grid, scan, {"recon"}, made, unused)
     facts = [
         ("field strength", f"{scan.b0_tesla:g} T"),
         ("echo times", ", ".join(f"{1e3 * t:.4g}" for t in scan.te_s) + " ms"),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from k2chi import __version__, config
 from k2chi.app import methods, report
-from k2chi.app.rawscan import images
+from k2chi.app.rawscan import idle, images
 from k2chi.data import Chi, Echoes, Field, Maps, Raw, Sources
 from k2chi.io.derivatives import Layout, dumps, room, staged, write_maps
 from k2chi.io.echoes import Source, conjugate
@@ -162,6 +162,7 @@ def run(
         room(layout.out, int(np.prod(data.grid.shape)))
         told = list(source.warnings)
         seconds: dict[str, float] = {}
+        unused = idle(data) if isinstance(data, Raw) else set()
         if isinstance(data, Raw):
             data, seconds["recon"], heard = images(data, order.pipeline, order.device)
             told += heard
@@ -169,7 +170,9 @@ def run(
         maps = replace(moved(maps, "cpu"), seconds=seconds | maps.seconds)
         inside = replace(layout, out=stage)
         inputs = {str(f): sha256(f) for f in source.files}
-        text, cited = methods.paragraph(order.pipeline, order.recipe, maps.grid, maps.scan, maps.seconds)
+        text, cited = methods.paragraph(
+            order.pipeline, order.recipe, maps.grid, maps.scan, maps.seconds, idle=unused
+        )
         told += maps.warnings
         if sign is not None and (not sign.sure or (sign.value < 0 and isinstance(data, Field))):
             told.append(sign_words)

@@ -21,6 +21,10 @@ from k2chi.data import Grid, Vector, as_affine
 ALONG_BORE: Vector = (0.0, 0.0, 1.0)
 
 
+TOLERANCE = 0.1
+"""How far corners of volumes on one grid may lie apart, in voxels."""
+
+
 @dataclass(frozen=True, eq=False)
 class Volume:
     """One NIfTI file. Values are read when they are asked for."""
@@ -106,15 +110,24 @@ def same_place(a: Volume, b: Volume) -> None:
             f"{b.path}: has {b.grid.shape} voxels but {a.path.name} has {a.grid.shape}; "
             "give volumes of one grid (resample masks by nearest neighbour)"
         )
-    first, second = (np.asarray(v.grid.affine) for v in (a, b))
-    corners = np.array([[i, j, k, 1.0] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
-    corners[:, :3] *= np.asarray(a.grid.shape) - 1
-    apart = np.abs((corners @ (first - second).T)[:, :3]).max()
-    if apart > 0.1 * min(a.grid.voxel_mm):
+    apart = _apart_mm(a.grid, b.grid)
+    if apart > TOLERANCE * min(a.grid.voxel_mm):
         raise ValueError(
             f"{b.path}: lies {apart:.3g} mm away from {a.path.name}; give volumes of one grid, "
             "or repair the header that is wrong"
         )
+
+
+def same_grid(a: Grid, b: Grid) -> bool:
+    """True for the same voxels at the same places; corners may differ by a tenth of a voxel."""
+    return a.shape == b.shape and _apart_mm(a, b) <= TOLERANCE * min(a.voxel_mm)
+
+
+def _apart_mm(a: Grid, b: Grid) -> float:
+    """The most that corners of two grids of one shape lie apart along an axis [mm]."""
+    corners = np.array([[i, j, k, 1.0] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    corners[:, :3] *= np.asarray(a.shape) - 1
+    return float(np.abs((corners @ (np.asarray(a.affine) - np.asarray(b.affine)).T)[:, :3]).max())
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from k2chi import __version__
 from k2chi.data import Echoes, Encoding, Raw
 from k2chi.io.derivatives import IGNORED, Layout, dumps
 from k2chi.io.nifti import write, write_text
+from k2chi.recon.epi import effective_spacing_s
 
 IMAGE_TYPES = {"mag": "M", "phase": "P", "real": "REAL", "imag": "IMAGINARY"}
 
@@ -21,12 +22,12 @@ def acquired_mm(raw: Raw) -> tuple[float, float, float]:
     return out[0], out[1], out[2]
 
 
-def epi_facts(e: Encoding, points: int) -> dict[str, Any]:
-    """What corrections of distortion need to know of an echo-planar scan; `points` along its images."""
+def epi_facts(e: Encoding, whole: int, points: int) -> dict[str, Any]:
+    """What corrections of distortion need to know of an echo-planar scan: `whole` voxels along the first
+    phase encoding as encoded, `points` along its images, which may be interpolated."""
     found: dict[str, Any] = {"EchoTrainLength": e.train, "PhaseEncodingAxis": "j"}
     if e.spacing_s:
-        whole = e.spacing_s * e.train / e.matrix[1]
-        found["EffectiveEchoSpacing"] = round(whole * (points + e.surplus[0]) / points, 9)
+        found["EffectiveEchoSpacing"] = round(effective_spacing_s(e) * whole / (whole - e.surplus[0]), 9)
         found["TotalReadoutTime"] = round(found["EffectiveEchoSpacing"] * (points - 1), 9)
     return found
 
@@ -46,7 +47,7 @@ def sidecar_facts(raw: Raw, points: int) -> dict[str, Any]:
     if e.acceleration[1] > 1:
         found["ParallelReductionFactorOutOfPlane"] = e.acceleration[1]
     if e.train > 1:
-        found |= epi_facts(e, points)
+        found |= epi_facts(e, raw.grid.shape[1], points)
     return found
 
 

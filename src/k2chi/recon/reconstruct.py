@@ -8,16 +8,18 @@ import torch
 from jaxtyping import Complex
 from torch import Tensor
 
-from k2chi.data import Echoes, KSpace, Raw
+from k2chi.data import Echoes, Grid, KSpace, Raw
 from k2chi.progress import track
 from k2chi.recon import CoilMaps, Compression, Reconstruction
 from k2chi.recon.assemble import Assemble
 from k2chi.recon.calibrate import calibration
 from k2chi.recon.compress import SVDCompression, Virtual
+from k2chi.recon.epi import Unwarp
 from k2chi.recon.espirit import ESPIRiT
 from k2chi.recon.grappa import GRAPPA
 from k2chi.recon.partial import PartialFourier, ZeroFill
 from k2chi.recon.sense import CGSENSE
+from k2chi.recon.surplus import image_grid, with_surplus, without_surplus
 from k2chi.recon.upscale import Sinc
 from k2chi.recon.whiten import mixed, whitening
 from k2chi.recon.window import Tukey
@@ -52,11 +54,14 @@ class Reconstruct:
     """Stands in for what partial Fourier leaves out."""
     window: Tukey | None = None
     """Fades k-space out towards its border."""
+    unwarp: Unwarp | None = Unwarp()
+    """Puts images of EPI where they belong, if a field map comes with the scan."""
     interpolate: Sinc | None = None
     """Shows the images on a finer grid."""
 
     def __call__(self, data: Raw | KSpace) -> Echoes:
         """One image for each echo."""
+        unwarp = self._unwarp(data)
         for words in data.warnings if isinstance(data, Raw) else ():
             warnings.warn(words, stacklevel=2)
         maps, images, unfold = None, [], None
@@ -67,20 +72,43 @@ class Reconstruct:
                 unfold = self.unfold.trained(one) if isinstance(self.unfold, GRAPPA) else self.unfold
             images.append(self.partial(unfold(one, maps), one.sampled)[0])
             del one
-        return self._finished(Echoes(torch.stack(images), data.grid, data.scan), data)
+        return self._finished(Echoes(torch.stack(images), data.grid, data.scan), data, unwarp)
 
-    def _finished(self, echoes: Echoes, data: Raw | KSpace) -> Echoes:
-        """Windowed, cropped to the field of view that was asked for, interpolated; slices stay apart."""
+    def grid(self, raw: Raw) -> Grid:
+        """Where the voxels of the finished images lie."""
+        fine = self._interpolate(raw.encoding.slices)
+        return image_grid(raw) if fine is None else fine.grid(image_grid(raw))
+
+    def _finished(self, echoes: Echoes, data: Raw | KSpace, unwarp: Unwarp | None) -> Echoes:
+        """Windowed, unwarped, cropped to the field of view that was asked for, interpolated; slices stay
+        apart."""
         slices = isinstance(data, Raw) and data.encoding.slices
         if self.window is not None:
             (x, y, z), window = self.window.axes, self.window
             echoes = replace(window, axes=(x, y, z and not slices))(echoes)
         if isinstance(data, Raw):
-            echoes = without_surplus(echoes, data.encoding.surplus)
-        if self.interpolate is not None:
-            fx, fy, fz = self.interpolate.factor
-            echoes = replace(self.interpolate, factor=(fx, fy, 1.0 if slices else fz))(echoes)
-        return echoes
+            if unwarp is not None and data.field_map is not None:
+                echoes = unwarp(echoes, with_surplus(data.field_map, data))
+            echoes = without_surplus(echoes, data)
+        fine = self._interpolate(slices)
+        if fine is not None:
+            echoes = fine(echoes)
+        return echoes if not isinstance(data, Raw) or data.mask is None else replace(echoes, mask=data.mask)
+
+    def _interpolate(self, slices: bool) -> Sinc | None:
+        if self.interpolate is None:
+            return None
+        fx, fy, fz = self.interpolate.factor
+        return replace(self.interpolate, factor=(fx, fy, 1.0 if slices else fz))
+
+    def _unwarp(self, data: Raw | KSpace) -> Unwarp | None:
+        """With spacing and order of the scan; ValueError, before any work, for a map that does not fit."""
+        if not isinstance(data, Raw) or data.field_map is None or self.unwarp is None:
+            return None
+        has, wanted = data.field_map.grid.shape, image_grid(data).shape
+        if has != wanted:
+            raise ValueError(f"the field map has {has} voxels, the images {wanted}: bring it to their grid")
+        return self.unwarp.of(data)
 
     def _echoes(self, data: Raw | KSpace) -> Iterator[KSpace]:
         """One echo after the other, its coils white and virtual."""
@@ -152,13 +180,3 @@ def compressed(one: KSpace, virtual: Virtual) -> KSpace:
     """K-space and reference of virtual coils."""
     reference = None if one.reference is None else virtual.on_reference(one.reference)
     return replace(one, data=virtual(one.data), reference=reference, noise=None)
-
-
-def without_surplus(echoes: Echoes, surplus: tuple[int, int]) -> Echoes:
-    """Without the voxels that phase and slice oversampling added at both ends."""
-    if not any(surplus):
-        return echoes
-    nx, ny, nz = echoes.grid.shape
-    start, shape = (0, surplus[0] // 2, surplus[1] // 2), (nx, ny - surplus[0], nz - surplus[1])
-    inner = tuple(slice(s, s + n) for s, n in zip(start, shape, strict=True))
-    return Echoes(echoes.signal[:, *inner].clone(), echoes.grid.window(start, shape), echoes.scan)

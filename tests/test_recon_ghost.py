@@ -118,6 +118,14 @@ def test_refined_mends_navigators_that_lie():
     assert phase_error(Assemble(ghost=Refined())(lie, 0)) < 0.003
 
 
+def test_navigators_that_are_right_are_left_alone():
+    """By chance noise lowers the entropy a little: that is not believed, unless one asks for it."""
+    raw = epi(noise=0.1)
+    seen = {how: Assemble(ghost=how)(raw, 0).data for how in (Navigated(), Refined(), Refined(sure=0))}
+    assert torch.allclose(seen[Refined()], seen[Navigated()], rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(seen[Refined(sure=0)], seen[Navigated()], rtol=1e-3, atol=1e-3)
+
+
 def test_slices_may_differ():
     base = epi(slices=True, ghost=(0.0, 0.0))
 
@@ -157,6 +165,8 @@ def test_one_polarity_needs_nothing():
 def test_settings_out_of_range():
     with pytest.raises(ValueError, match="shift"):
         Refined(shift=0)
+    with pytest.raises(ValueError, match="sure"):
+        Refined(sure=-1)
 
 
 @pytest.mark.shared

@@ -1,6 +1,7 @@
 """BIDS: what the scanner finds, what JSON inherits, and what derivatives look like."""
 
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -193,6 +194,18 @@ def test_derivatives_have_standard_names_and_units(tmp_path):
         side = json.loads((tmp_path / str(path).replace(".nii.gz", ".json")).read_text())
         assert side["SkullStripped"] in (True, False)
         assert side["Sources"] == ["bids:raw:x"]
+
+
+def test_what_a_method_says_of_its_error_is_written_beside_the_map(tmp_path):
+    maps = maps_of(Grid((4, 5, 6), as_affine(AFFINE)))
+    assert maps.chi is not None
+    maps = replace(maps, chi=replace(maps.chi, sd_ppm=torch.full((4, 5, 6), 0.02)))
+    written = write_maps(maps, Layout(tmp_path), [], {}, (1, 0))
+    assert bids.Path("desc-uncertainty_Chimap.nii.gz") in written
+    assert nib.load(tmp_path / "desc-uncertainty_Chimap.nii.gz").get_fdata().max() == pytest.approx(0.02)
+    side = json.loads((tmp_path / "desc-uncertainty_Chimap.json").read_text())
+    assert side["Units"] == "ppm"
+    assert "Standard deviation" in side["Description"]
 
 
 def test_staging_is_all_or_nothing(tmp_path):

@@ -137,19 +137,21 @@ def test_noise_is_one_over_the_weight():
     draw = Draw(5)
     s = blob(draw, 4, (32, 32, 32))
     zero = torch.zeros(4, 32, 32, 32)
-    field, weight = Measurement((50, 50.001), (16, 16.001), 0.0, 0.0)(draw, zero, zero, s)
+    field, weight, size = Measurement((50, 50.001), (16, 16.001), 0.0, 0.0)(draw, zero, zero, s)
     assert not field[~s].any()
     assert not weight[~s].any()
     assert float(weight.max()) == 1
     ratio = (field * weight * 50 * 16)[s]
     assert float(ratio.std()) == pytest.approx(1, abs=0.02)
+    assert not size[~s].any()
+    assert float((field / size)[s].std()) == pytest.approx(1, abs=0.02)
 
 
 def test_faults_are_whole_turns():
     draw = Draw(5)
     s = blob(draw, 4, (32, 32, 32))
     zero = torch.zeros(4, 32, 32, 32)
-    field, _ = Measurement((1e7, 1.001e7), (10, 10.0001), 1.0, 0.0)(draw, zero, zero, s)
+    field, *_ = Measurement((1e7, 1.001e7), (10, 10.0001), 1.0, 0.0)(draw, zero, zero, s)
     turns = field[s] * 10 / tau
     assert float((turns - turns.round()).abs().max()) < 1e-3
     assert 0 < float((turns.round() != 0).float().mean()) < 0.05

@@ -1,6 +1,11 @@
 """The loop: it learns, it stops and goes on as if it had not stopped, and it keeps no pickle."""
 
+import os
+import socket
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +17,7 @@ from k2chi.learn.losses import LOSSES, relative
 from k2chi.learn.png import save_png
 from k2chi.learn.recipes import CLASSES, RECIPES, Recipe
 from k2chi.learn.simulate import Anything
-from k2chi.learn.train import Run, pace, stretched, train
+from k2chi.learn.train import Run, _gradients, pace, stretched, train
 from k2chi.nets import Answer, SIQSMConfig, UNetConfig, UnrolledConfig
 from k2chi.nets.record import from_record, to_record
 
@@ -111,6 +116,88 @@ def _steps(recipe, folder, until, clock=None):
         train(recipe, run(folder, resume=True, minutes=1.0))
     finally:
         loop.perf_counter = real
+
+
+def test_accumulated_gradients_are_those_of_the_mean_loss():
+    """Of the very batches whose numbers follow from the update's."""
+    network, other = TINY.network.build(), TINY.network.build()
+    other.load_state_dict(network.state_dict())
+    loss = _gradients(replace(TINY, seed=3), network, torch.device("cpu"), 5, 0, 1)
+    losses = []
+    for number in (10, 11):
+        batch = DATA(3 * 2**40 + number)
+        losses.append(relative(other.invert(batch.given()), batch))
+    (sum(losses) / 2).backward()
+    assert loss == pytest.approx(float(sum(losses).detach()) / 2)
+    for p, q in zip(network.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad)
+
+
+def test_the_running_mean_follows_the_weights(tmp_path):
+    """Its memory grows from 1/11 to the recipe's: the first weights are soon forgotten."""
+    train(TINY, run(tmp_path, minutes=0.0))
+    means = [load(tmp_path / NAME).average]
+    for n in (1, 2):
+        _steps(TINY, tmp_path, n)
+        state, memory = load(tmp_path / NAME), min(0.9, n / (n + 10))
+        for k, now in state.weights.items():
+            torch.testing.assert_close(state.average[k], memory * means[-1][k] + (1 - memory) * now)
+        means.append(state.average)
+
+
+def test_half_precision_learns_nearly_the_same_and_keeps_whole_weights(tmp_path):
+    """bfloat16 in the layers changes the loss by a little, and not by nothing."""
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        recipe = replace(TINY, precision=precision, steps=3, accumulate=1)
+        state = train(recipe, run(tmp_path / precision, look_every=1000))
+        assert all(w.dtype == torch.float32 for w in state.weights.values())
+        lines = (tmp_path / precision / "curves.csv").read_text().splitlines()[1:]
+        found[precision] = [float(line.split(",")[1]) for line in lines]
+    assert found["bfloat16"] == pytest.approx(found["float32"], rel=0.02)
+    assert found["bfloat16"][1:] != found["float32"][1:]
+
+
+def test_two_processes_learn_what_one_learns_from_twice_the_batches(tmp_path):
+    """Gradients are averaged over processes, which `torchrun` tells of each other by these variables."""
+    whole = train(replace(TINY, steps=3, accumulate=2), run(tmp_path / "one"))
+    code = (
+        "from test_learn_train import *\n"
+        f"train(replace(TINY, steps=3, accumulate=1), run(Path({str(tmp_path / 'two')!r})))"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": paths}
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **told, "RANK": rank})
+        for rank in ("0", "1")
+    ]
+    try:
+        assert [p.wait(timeout=300) for p in both] == [0, 0]
+    finally:
+        for p in both:
+            p.kill()
+    half = load(tmp_path / "two" / NAME)
+    assert half.step == 3
+    for part in ("weights", "average", "optimiser"):
+        for key, value in getattr(whole, part).items():
+            torch.testing.assert_close(getattr(half, part)[key], value, rtol=1e-4, atol=1e-6)
+    losses = (tmp_path / "two" / "curves.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in losses] == ["step", "1", "2", "3"]
+
+
+@pytest.mark.cuda
+def test_a_run_goes_on_on_another_device(tmp_path):
+    """Weights and memory are those of the CPU; only the random data differ there."""
+    train(TINY, run(tmp_path, minutes=0.0))
+    _steps(TINY, tmp_path, 2)
+    before = load(tmp_path / NAME)
+    after = train(TINY, run(tmp_path, resume=True, device="cuda"))
+    assert (before.step, after.step, after.device) == (2, TINY.steps, "cuda")
+    again = train(replace(TINY, steps=TINY.steps + 1), run(tmp_path, resume=True))
+    assert again.step == TINY.steps + 1
 
 
 def test_a_checkpoint_tells_its_recipe_and_holds_no_pickle(tmp_path):

@@ -218,6 +218,10 @@ def rows_of(maps: Maps, phase: Tensor | None, phase_label: str) -> list[Row]:
         low, high = CHI_WINDOW
         label = f"χ\n{low}…{high}\nppm".replace("-", "−")
         rows.append(Row(label, inside(maps.chi.ppm, maps.chi.mask), low, high))
+        if maps.chi.sd_ppm is not None:
+            rows.append(
+                Row("χ may be off\n(1 sd)\n0…0.05 ppm", inside(maps.chi.sd_ppm, maps.chi.mask), 0, 0.05)
+            )
     if maps.sources is not None:
         found, high = maps.sources, CHI_WINDOW[1]
         rows.append(Row(f"χ para\n0…{high} ppm", inside(found.para_ppm, found.mask), 0, high))

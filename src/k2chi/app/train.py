@@ -1,5 +1,6 @@
 """`k2chi train`: teach a network, stop when the time is over, go on later; and make weights of it."""
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -49,7 +50,7 @@ def train(
     recipe = RECIPES[name] if steps is None else replace(RECIPES[name], steps=steps)
     run = Run(out or Path("training") / name, minutes, prepare(threads, device), resume)
     state = learn(recipe, run, typer.echo)
-    if weights is not None:
+    if weights is not None and os.environ.get("RANK", "0") == "0":
         card = ship(state, weights.stem, weights, store.value, device=run.device)
         weights.with_suffix(".md").write_text(card.markdown(), encoding="utf-8")
         typer.echo(f"weights and card: {weights}, {weights.with_suffix('.md')}")

@@ -29,7 +29,8 @@ class Learned:
     Field and map share a scale, so c times the field gives c times the map. Networks that know cubic voxels
     and B0 along an axis only (SI-QSM, QSMnet) get the field resampled, which blurs. A network may invent
     structure that no data support: compare with a classical method. `sd_ppm` of the map says how far off it
-    believes to be.
+    believes to be, relative to the mask's mean: on held-back phantoms ±1.645 of it held some 90 % of errors
+    (the card has the number), with the default refinement, and only where the field's noise is known.
     """
 
     weights: str = DEFAULT
@@ -66,21 +67,28 @@ class Learned:
         with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=self.half):
             axial = bool(net.axial)
             answer: Answer = axial_invert(net, given, run) if axial else net.invert(given, run)  # type: ignore
-        chi = self._refined(answer.chi, given)
+        chi = refined(answer, given, self.refine)
         back = sorted(range(3), key=order.__getitem__)
         chi = chi[0].permute(back).contiguous()
         out = p.answer(chi, (), (p.misfit(p.d(chi)),))
         if answer.spread is None:
             return out
-        spread = answer.spread[0].permute(back) * known.card.spread_scale
-        return replace(out, sd_ppm=p.box.put(spread, out.grid.shape) * out.mask)
+        spread = p.box.put(answer.spread[0].permute(back), out.grid.shape)
+        return replace(out, sd_ppm=known.card.sd(spread, p.field.noise_ppm) * out.mask)
 
-    def _refined(self, chi: Float[Tensor, "n x y z"], given: Given) -> Float[Tensor, "n x y z"]:
-        """Descent of ½‖w(Dχ − f)‖² from the network's map; the support is kept."""
-        d, w2 = given.d, given.weight.square()
-        for _ in track(self.refine, "refinement"):
-            chi = chi - 2.0 * given.support * d.H(w2 * (d(chi) - given.field))
-        return chi
+
+def refined(answer: Answer, given: Given, steps: int) -> Float[Tensor, "n x y z"]:
+    """χ after descent of ½‖w(Dχ − f)‖² from the network's map, within the support.
+
+    Where the network explained a background, its sources outside move along, or χ would take their field.
+    """
+    d, w2, s = given.d, given.weight.square(), given.support
+    chi, room = answer.chi, s
+    if answer.beyond is not None:
+        chi, room = chi + answer.beyond, s + (1 - s) * (given.weight == 0)
+    for _ in track(steps, "refinement"):
+        chi = chi - 2.0 * room * d.H(w2 * (d(chi) - given.field))
+    return chi * s
 
 
 def canonical(grid: Grid) -> tuple[int, int, int]:

@@ -59,7 +59,10 @@ class TwoPass:
         weak = support & ~good & (strong == 0)
         ppm = torch.where(weak, second.ppm + shift, first.ppm + strong)
         both = (first.converged, second.converged)
-        return replace(first, ppm=ppm, converged=None if None in both else all(both))
+        sd = first.sd_ppm
+        if sd is not None and second.sd_ppm is not None:
+            sd = torch.where(weak, second.sd_ppm, sd)
+        return replace(first, ppm=ppm, sd_ppm=sd, converged=None if None in both else all(both))
 
     def reliable(self, local: Field) -> Bool[Tensor, "x y z"]:
         """Voxels of the mask whose weight is not far below the usual one."""

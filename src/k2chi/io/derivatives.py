@@ -107,6 +107,9 @@ def images(maps: Maps) -> Iterator[tuple[str, str, Tensor, dict[str, Any]]]:
             "SusceptibilityReferenceSubtracted": maps.chi.reference_ppm,
         }
         yield "anat", "Chimap", maps.chi.ppm, chi
+        if maps.chi.sd_ppm is not None:
+            words = "Standard deviation of the error that the method states for its susceptibility map"
+            yield "anat", "desc-uncertainty_Chimap", maps.chi.sd_ppm, {"Units": "ppm", "Description": words}
     if maps.sources is not None:
         for label, sign, values in (
             ("paramagnetic", "zero or more", maps.sources.para_ppm),

@@ -22,8 +22,14 @@ class LearnedTotal:
 
     weights: str = "unrolled-small-total"
     """Name of weights in the package, or a .safetensors file that `k2chi train` made."""
+    refine: int = 8
+    """Steps that fit the map, and the sources outside, to this scan's own field."""
     half: bool = False
     """Compute the network's layers in bfloat16."""
+
+    def __post_init__(self) -> None:
+        if self.refine < 0:
+            raise ValueError(f"LearnedTotal refine {self.refine} is no number of steps: choose 0 or more")
 
     def __call__(self, total: Field) -> Chi:
         """Invert the total field. The map is zero outside the mask and has no reference yet."""
@@ -33,5 +39,5 @@ class LearnedTotal:
         inside = total.mask & torch.isfinite(total.ppm)
         mean = total.ppm[inside].mean() if inside.any() else total.ppm.new_zeros(())
         centred = replace(total, ppm=torch.where(inside, total.ppm - mean, torch.zeros_like(total.ppm)))
-        chi = Learned(self.weights, half=self.half).answered(problem(centred, "green"), known)
+        chi = Learned(self.weights, self.refine, self.half).answered(problem(centred, "green"), known)
         return replace(chi, misfits=())  # those would count the background, which is no part of the map

@@ -29,6 +29,8 @@ class Batch:
     """D on the half spectrum of a cube."""
     voxel_mm: Vector
     b0_dir: Vector
+    noise_ppm: Float[Tensor, "n x y z"] | None = None
+    """Standard deviation of the noise in `field` [ppm], where it is known."""
 
     def given(self) -> Given:
         """What a network is shown."""

@@ -95,8 +95,8 @@ class Measurement:
         field: Float[Tensor, "n x y z"],
         chi: Float[Tensor, "n x y z"],
         support: Bool[Tensor, "n x y z"],
-    ) -> tuple[Float[Tensor, "n x y z"], Float[Tensor, "n x y z"]]:
-        """The field with noise and faults, and its weight; both zero outside the mask."""
+    ) -> tuple[Float[Tensor, "n x y z"], Float[Tensor, "n x y z"], Float[Tensor, "n x y z"]]:
+        """The field with noise and faults, its weight, and the noise's size; all zero outside the mask."""
         n = field.shape[0]
         shape: Size = (field.shape[1], field.shape[2], field.shape[3])
         sensitivity = noise_field(draw, n, shape, 0.03, torch.full((n, 1, 1, 1), 3.0, device=draw.device))
@@ -106,11 +106,12 @@ class Measurement:
         signal = signal / signal.amax(SPACE, keepdim=True).clamp_min(1e-9)
         turn = draw.log_uniform(n, 1, 1, 1, low=self.rad_per_ppm[0], high=self.rad_per_ppm[1])
         ratio = draw.log_uniform(n, 1, 1, 1, low=self.snr[0], high=self.snr[1])
-        noise = draw.normal(n, *shape) / (ratio * turn * signal.clamp_min(0.02))
+        size = 1 / (ratio * turn * signal.clamp_min(0.02))
+        noise = draw.normal(n, *shape) * size
         patch = noise_field(draw, n, shape, 0.08, torch.full((n, 1, 1, 1), 3.0, device=draw.device)) > 2.6
         wrong = patch & draw.happens(self.faults, n, 1, 1, 1)
         wrapped = torch.where(draw.happens(0.5, n, 1, 1, 1), tau / turn, -tau / turn)
-        return (field + noise + wrong * wrapped) * mask, signal
+        return (field + noise + wrong * wrapped) * mask, signal, size * mask
 
 
 def geometry(

@@ -1,70 +1,63 @@
 """From a training run to weights that methods can use: calibrate the spread, write card and file."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
-import torch
-
-from k2chi.learn.anatomy import demeaned
-from k2chi.learn.batch import Batch
+from k2chi.learn.calibrate import CALIBRATE, Held, calibrated, coverage, held, noise_gain, said
 from k2chi.learn.checkpoint import Checkpoint
 from k2chi.learn.recipes import Recipe
-from k2chi.learn.show import HELD_BACK, answer_of, error_percent
+from k2chi.learn.show import error_percent
 from k2chi.learn.simulate import Anything
-from k2chi.nets import Answer
-from k2chi.nets.weights import Card, Storage, write
+from k2chi.nets.weights import Card, Storage, rounded, write
 
-CALIBRATE = HELD_BACK + 1000
-"""Number of the first batch that calibrates; another range tests it."""
-Z90 = 1.6448536
-"""Half-width of the middle 90 % of a normal distribution, in standard deviations."""
-
-
-def ratios(answer: Answer, batch: Batch) -> torch.Tensor:
-    """|error| over the stated spread at every voxel of the supports."""
-    assert answer.spread is not None
-    error = demeaned(answer.chi - batch.chi, batch.support).abs()
-    return (error / answer.spread.clamp_min(1e-12))[batch.support]
-
-
-def calibrated(pairs: Sequence[tuple[Answer, Batch]]) -> float:
-    """The factor that makes ±1.645 spreads hold 90 % of the errors."""
-    found = torch.cat([ratios(a, b) for a, b in pairs])
-    return float(torch.quantile(found[:: max(len(found) // 1_000_000, 1)], 0.9)) / Z90
-
-
-def coverage(pairs: Sequence[tuple[Answer, Batch]], scale: float) -> float:
-    """Share of errors within ±1.645 calibrated spreads."""
-    return float((torch.cat([ratios(a, b) for a, b in pairs]) <= Z90 * scale).double().mean())
-
-
-def pairs(state: Checkpoint, first: int, count: int, device: str) -> list[tuple[Answer, Batch]]:
-    """Answers to held-back batches."""
-    batches = [state.recipe.data(first + i, device) for i in range(count)]
-    return [(answer_of(state.recipe, state.average, b), b) for b in batches]
+ROUNDING_PPM = 2e-4
+"""Storage may change χ by this much, root mean square; coarser storage is not used."""
 
 
 def ship(
     state: Checkpoint, name: str, path: Path, storage: Storage = "float32", limits: str = "",
-    errors: str = "", batches: int = 8, device: str = "cpu",
+    errors: str = "", batches: int = 16, device: str = "cpu",
 ) -> Card:  # fmt: skip
     """Write the running mean of the weights with a card; errors on held-back cubes are measured here."""
     recipe = state.recipe
-    known = pairs(state, CALIBRATE, batches, device)
-    other = pairs(state, CALIBRATE + batches, batches, device)
-    size = sum(error_percent(a, b) for a, b in other) / len(other)
-    said = f"NRMSE {size:.1f} % on {batches} batches of held-back cubes"
-    scale = 1.0
-    if known[0][0].spread is not None:
-        scale = calibrated(known)
-        said += f"; the stated 90 % interval held {100 * coverage(other, scale):.0f} % of errors there"
     card = Card(
         name, recipe.network, "total" if _total(recipe) else "local", *_range(recipe),
-        str(recipe.data), state.step, state.seconds / 3600, state.device,
-        f"{said}. {errors}".strip(), limits or "Research only; compare with a classical method.", scale,
+        str(recipe.data), state.step, state.seconds / 3600, state.device, "",
+        limits or "Research only; compare with a classical method.",
     )  # fmt: skip
+    known = held(recipe, state.average, range(CALIBRATE, CALIBRATE + batches), device)
+    storage, change = _stored(state, storage, known)
+    card = measured(card, state, known, device)
+    words = f"stored as {storage}" + (f", which changes χ by {1e3 * change:.2g} ppb" if change else "")
+    card = replace(card, errors=f"{card.errors}; {words}. {errors}".strip())
     write(card, state.average, path, storage)
     return card
+
+
+def measured(card: Card, state: Checkpoint, known: list[Held], device: str = "cpu") -> Card:
+    """The card with calibrated spread, and errors and coverage on further cubes, as `Learned` would run."""
+    first = CALIBRATE + len(known)
+    other = held(state.recipe, state.average, range(first, first + len(known)), device)
+    size = sum(error_percent(h.answer, h.batch) for h in other) / len(other)
+    words = f"NRMSE {size:.1f} % on {len(other)} batches of held-back cubes, after refinement"
+    if known[0].answer.spread is not None:
+        card = replace(card, noise_gain=noise_gain(state.recipe, state.average, known))
+        card = calibrated(card, known)
+        words += f"; the stated 90 % interval held {100 * coverage(card, other):.0f} % of errors there"
+    return replace(card, errors=words)
+
+
+def _stored(state: Checkpoint, asked: Storage, known: list[Held]) -> tuple[Storage, float]:
+    """The coarsest storage, from the asked one on, that changes χ little; and the change [ppm]."""
+    kinds: tuple[Storage, ...] = get_args(Storage)
+    for storage in reversed(kinds[1 : kinds.index(asked) + 1]):
+        weights = rounded(state.average, storage)
+        changes = [(said(state.recipe, weights, h.batch).chi - h.answer.chi)[h.batch.support] for h in known]
+        change = max(float(c.square().mean().sqrt()) for c in changes)
+        if change < ROUNDING_PPM:
+            return storage, change
+    return "float32", 0.0
 
 
 def _total(recipe: Recipe) -> bool:

@@ -82,11 +82,11 @@ class Anything:
         chi = demeaned(chi + strong_sources(draw, n, shape, voxel, vessels, self.strong), support)
         d, wide = two_fold(grid, draw.device)
         local = crop_to(d(pad_to(chi, wide)), shape)
-        field, weight = self.measurement(
+        field, weight, noise = self.measurement(
             draw, local + self._beyond(draw, d, wide, local, support), chi, support
         )
         kernel = dipole_kernel(grid, shape, "green").to(draw.device)
-        return Batch(chi, field, local, weight, support, kernel, grid.voxel_mm, grid.b0_dir)
+        return Batch(chi, field, local, weight, support, kernel, grid.voxel_mm, grid.b0_dir, noise)
 
     def _kind(self, u: float) -> Anatomy:
         return "bodies" if u < self.bodies else "head" if u < self.bodies + self.heads else "fractal"

@@ -44,7 +44,10 @@ class Run:
 def train(recipe: Recipe, run: Run, tell: Tell = lambda words: None) -> Checkpoint:
     """Learn until the recipe's steps are done or the minutes are over; returns what was saved last."""
     rank, world = _join(run.device)
-    device = torch.device(f"cuda:{rank % torch.cuda.device_count()}" if run.device == "cuda" else run.device)
+    device = torch.device(run.device)
+    if run.device == "cuda":
+        device = torch.device(f"cuda:{rank % torch.cuda.device_count()}")
+        torch.cuda.set_device(device)
     state = _begin(recipe, run)
     recipe = state.recipe
     network = recipe.network.build()
@@ -55,14 +58,15 @@ def train(recipe: Recipe, run: Run, tell: Tell = lambda words: None) -> Checkpoi
         network.parameters(), recipe.learning_rate, recipe.betas, weight_decay=recipe.decay
     )
     state.into(optimiser, network)
-    curves, start, before = Curves(run.folder, state.step), perf_counter(), state.seconds
+    curves = Curves(run.folder, state.step) if rank == 0 else None
+    start, before = perf_counter(), state.seconds
 
     def now(step: int) -> Checkpoint:
         seconds = before + perf_counter() - start
         return Checkpoint.of(recipe, step, seconds, network, average, optimiser, run.device)
 
     step = state.step
-    while step < recipe.steps and perf_counter() - start < 60 * run.minutes:
+    while step < recipe.steps and not _over(perf_counter() - start >= 60 * run.minutes, device, world):
         for group in optimiser.param_groups:
             group["lr"] = recipe.learning_rate * pace(step, recipe)
         loss = _gradients(recipe, network, device, step, rank, world)
@@ -72,7 +76,7 @@ def train(recipe: Recipe, run: Run, tell: Tell = lambda words: None) -> Checkpoi
         optimiser.zero_grad(set_to_none=True)
         step += 1
         _follow(average, network, min(recipe.average, step / (step + 10)))
-        if rank == 0:
+        if curves is not None:
             curves.note(step, loss, optimiser.param_groups[0]["lr"], before + perf_counter() - start)
             if step % run.look_every == 0 or step == recipe.steps:
                 error = held_back_error(recipe, average, device)
@@ -159,6 +163,15 @@ def _follow(average: dict[str, Tensor], network: nn.Module, memory: float) -> No
             average[name].lerp_(now, 1 - memory)
         else:
             average[name].copy_(now)
+
+
+def _over(late: bool, device: torch.device, world: int) -> bool:
+    """Whether time is over for any process: all stop after the same update, or some would wait for ever."""
+    if world == 1:
+        return late
+    any_late = torch.tensor(float(late), device=device)
+    dist.all_reduce(any_late, dist.ReduceOp.MAX)
+    return bool(any_late)
 
 
 def _join(device: str) -> tuple[int, int]:

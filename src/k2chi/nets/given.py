@@ -67,6 +67,8 @@ class Answer:
     """Susceptibility [ppm]; its mean is arbitrary."""
     spread: Float[Tensor, "n x y z"] | None = None
     """How far the network believes to be off, one standard deviation [ppm]; not yet calibrated."""
+    beyond: Float[Tensor, "n x y z"] | None = None
+    """Sources outside the support [ppm] that explain the background, from networks for total fields."""
 
 
 @runtime_checkable

@@ -79,7 +79,8 @@ class Unrolled(nn.Module):
             change = run(self.regularisers[0 if self.config.shared else k], seen, told)
             x = x + s * _put(change[:, 0], box, s)
             spread = _put(change[:, 1], box, s)
-        return Answer(x * scale, s * spread.clamp(-12, 6).exp() * scale)
+        beyond = outside + moved * scale if self.config.total else None
+        return Answer(x * scale, s * spread.clamp(-12, 6).exp() * scale, beyond)
 
     def _toward(
         self, residual: Float[Tensor, "n x y z"], w2: Tensor, d: Float[Tensor, "x y h"], k: int

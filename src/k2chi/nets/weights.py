@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -52,6 +53,17 @@ class Card:
     """Where it should not be used."""
     spread_scale: float = 1.0
     """Factor that makes stated spreads standard deviations: 1.645 of them held 90 % of errors."""
+    noise_gain: float = 0.0
+    """How many ppm of the map one ppm of noise in the field becomes, which stated spreads do not count."""
+
+    def sd(
+        self, spread: Float[Tensor, "*n x y z"], noise_ppm: Float[Tensor, "*n x y z"] | None
+    ) -> Float[Tensor, "*n x y z"]:
+        """Standard deviation of the error [ppm], from a network's spread and the field's noise if known."""
+        out = self.spread_scale * spread
+        if noise_ppm is None:
+            return out
+        return torch.hypot(out, self.noise_gain * noise_ppm.nan_to_num(0.0, 0.0, 0.0))
 
     def markdown(self) -> str:
         """The card as a page."""
@@ -186,6 +198,11 @@ def write(card: Card, weights: Mapping[str, Tensor], path: Path, storage: Storag
         save_file(group, part, metadata=told)
         made.append(part)
     return made
+
+
+def rounded(weights: Mapping[str, Tensor], storage: Storage) -> dict[str, Tensor]:
+    """The weights as they are after having been stored."""
+    return _unpacked(_packed(weights, storage))
 
 
 def _packed(weights: Mapping[str, Tensor], storage: Storage) -> dict[str, Tensor]:

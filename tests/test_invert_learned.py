@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from network_cases import random_weights
 from spheres import sphere_field
 
 from k2chi.data import Field, Grid, Scan
@@ -16,7 +17,7 @@ from k2chi.invert.twopass import TwoPass
 from k2chi.measure.quality import nrmse
 from k2chi.nets import Answer, SIQSMConfig, UNetConfig, UnrolledConfig
 from k2chi.nets.running import at_once
-from k2chi.nets.weights import Card, read, shipped, trained, write
+from k2chi.nets.weights import Card, read, shipped, trained
 from k2chi.ops import dipole
 
 CONFIG = UnrolledConfig(2, (4, 6), 1)
@@ -26,17 +27,7 @@ CARD = Card("mine", CONFIG, "local", (0.4, 2.5), 4.0, "cubes", 10, 0.1, "cpu", "
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     """Weights drawn at random, small enough that data consistency still leads."""
-    return weights_file(tmp_path_factory.mktemp("w") / "a.safetensors", CARD)
-
-
-def weights_file(path, card):
-    torch.manual_seed(0)
-    network = card.network.build()
-    with torch.no_grad():
-        for p in network.parameters():
-            p.add_(0.02 * torch.randn_like(p))
-    write(card, network.state_dict(), path)
-    return str(path)
+    return random_weights(tmp_path_factory.mktemp("w") / "a.safetensors", CARD)
 
 
 def ball(b0=(0.0, 0.0, 1.0), edges=(1.0, 1.2, 1.5), n=28):
@@ -84,7 +75,7 @@ def test_refinement_lowers_the_error_of_any_network(tmp_path, network):
     truth = 0.2 * (distance < 5.0).float()
     local = replace(local, ppm=dipole(local.grid, kind="green", pad=2)(truth) * local.mask)
     card = replace(CARD, network=network)
-    method = Learned(weights_file(tmp_path / "n.safetensors", card))
+    method = Learned(random_weights(tmp_path / "n.safetensors", card))
     errors = [float((replace(method, refine=n)(local).ppm - truth).norm()) for n in (0, 8, 30)]
     assert errors[0] > errors[1] > errors[2]
 
@@ -94,7 +85,7 @@ def test_noise_that_is_known_adds_to_the_spread(file, tmp_path):
     card = replace(CARD, noise_gain=2.0)
     local, _ = ball()
     noisy = replace(local, noise_ppm=torch.full_like(local.ppm, 0.01))
-    method = Learned(weights_file(tmp_path / "n.safetensors", card))
+    method = Learned(random_weights(tmp_path / "n.safetensors", card))
     inside = local.mask
     wanted = torch.hypot(method(local).sd_ppm, torch.tensor(0.02))[inside]
     torch.testing.assert_close(method(noisy).sd_ppm[inside], wanted)
@@ -128,7 +119,7 @@ def test_axes_are_put_in_an_order_of_their_own():
 
 
 def test_a_network_for_the_total_field_is_refused(tmp_path):
-    file = weights_file(tmp_path / "t.safetensors", replace(CARD, takes="total"))
+    file = random_weights(tmp_path / "t.safetensors", replace(CARD, takes="total"))
     with pytest.raises(ValueError, match="use LearnedTotal"):
         Learned(file)(ball()[0])
 
@@ -214,7 +205,7 @@ def test_si_qsm_takes_any_scan(tmp_path):
     card = replace(CARD, network=SIQSMConfig(4), voxel_mm=(1.0, 1.0), anisotropy=1.0)
     local, _ = ball(b0=(0.3, -0.4, 0.85), edges=(1.0, 1.0, 1.5), n=25)
     with pytest.warns(UserWarning, match="compare with another"):
-        chi = Learned(weights_file(tmp_path / "s.safetensors", card))(local)
+        chi = Learned(random_weights(tmp_path / "s.safetensors", card))(local)
     assert chi.ppm.shape == local.ppm.shape
     assert chi.sd_ppm is None
     assert not chi.ppm[~local.mask].any()

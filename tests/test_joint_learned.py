@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from network_cases import random_weights
 
 from k2chi.data import Field, Grid, Scan
 from k2chi.invert.learned import arranged, canonical, refined
 from k2chi.invert.problem import problem
 from k2chi.joint.learned import LearnedTotal
 from k2chi.nets import UnrolledConfig
-from k2chi.nets.weights import Card, trained, write
+from k2chi.nets.weights import Card, trained
 from k2chi.phantom import Sphere
 
 CONFIG = UnrolledConfig(2, (4, 6), 1, total=True, start=12)
@@ -21,18 +22,7 @@ GRID = Grid.of((28, 26, 22), (1.0, 1.1, 1.4), (0.1, 0.3, 0.95))
 @pytest.fixture(scope="module")
 def method(tmp_path_factory):
     """Weights drawn at random, small enough that data consistency still leads."""
-    return LearnedTotal(file_of(tmp_path_factory.mktemp("w"), CARD))
-
-
-def file_of(folder, card):
-    torch.manual_seed(0)
-    network = card.network.build()
-    with torch.no_grad():
-        for p in network.parameters():
-            p.add_(0.02 * torch.randn_like(p))
-    path = folder / "a.safetensors"
-    write(card, network.state_dict(), path)
-    return str(path)
+    return LearnedTotal(random_weights(tmp_path_factory.mktemp("w") / "a.safetensors", CARD))
 
 
 def scene(air_ppm=9.4):
@@ -114,7 +104,7 @@ def test_refinement_moves_the_background_along(method):
 def test_weights_that_do_not_fit_are_refused(tmp_path):
     local = replace(CARD, network=replace(CONFIG, total=False), takes="local")
     with pytest.raises(ValueError, match=r"^the network mine takes the local field: use Learned$"):
-        LearnedTotal(file_of(tmp_path, local))(scene()[0])
+        LearnedTotal(random_weights(tmp_path / "a.safetensors", local))(scene()[0])
     with pytest.raises(
         ValueError, match=r"^no weights 'nothing': the package has .*; or give a .safetensors"
     ):

@@ -196,6 +196,12 @@ def test_two_readers_of_clustered_lesions_have_every_coefficient_twice(reads):
         assert by_patient["estimate"] == pytest.approx(naive["estimate"])
         assert by_patient["ci_low"] < naive["ci_low"] + 0.1
     assert r[None, "ICC(2,1)"]["counted"] == "lesions"
+    r = found(reads, "--test", "deming", "--test", "passing-bablok", *args, "--unit", "points")
+    for name in ("Deming slope (B on A)", "Deming intercept", "Passing–Bablok slope (B on A)"):
+        naive, by_patient = r[None, name], r[None, f"{name} (cluster bootstrap)"]
+        assert by_patient["estimate"] == naive["estimate"]
+        assert by_patient["ci_low"] != naive["ci_low"] or name.startswith("Passing")  # whole scores tie
+        assert by_patient["unit"] == naive["unit"] == ("points" if "intercept" in name else None)
     r = found(reads, "--test", "tost", "--margin", "0.8", *args)
     assert r[None, "Mean of patients' means of A − B (equivalence)"]["n"] == 7
 

@@ -291,6 +291,19 @@ def test_intervals_of_the_slopes_cover():
     assert ((hits / 150 > 0.91) & (hits / 150 < 0.995)).all(), hits / 150
 
 
+def test_passing_and_bablok_leave_out_the_intercepts_own_noise():
+    """Far from zero the slope's error is all that counts; about zero it is none, and a note says so."""
+    rng, hits = np.random.default_rng(8), np.zeros(2)
+    for _ in range(100):
+        for k, low in enumerate((-4, 4)):
+            x, y = rng.uniform(low, low + 8, 30) + 0.3 * rng.normal(size=(2, 30))
+            intercept = passing_bablok(x, y).intercept
+            hits[k] += intercept.ci[0] <= 0 <= intercept.ci[1]
+            assert any("too narrow" in n for n in intercept.notes) == (low < 0)
+    assert hits[0] < 50
+    assert hits[1] > 88
+
+
 def test_a_bend_is_seen():
     x = np.linspace(0, 3, 60) + 0.01 * np.random.default_rng(0).normal(size=60)
     assert "does not fit" in " ".join(passing_bablok(x, x**2).slope.notes)

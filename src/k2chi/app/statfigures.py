@@ -101,7 +101,8 @@ def scatter(grid: Grid, found: Sequence[Result], unit: str, title: str = "") -> 
         if slope and offset and slope.estimate is not None and offset.estimate is not None:
             axes.plot(ends, offset.estimate + slope.estimate * ends, color=BLUE, lw=1.2, label="fit")
         axes.set(xlim=ends, ylim=ends, aspect="equal")
-    lines = [f"{r.name.split(' (')[0]} {number(r.estimate)}" for r in found if r.estimate is not None][:2]
+    once = [r for r in found if r.estimate is not None and "bootstrap" not in r.name]
+    lines = [f"{r.name.split(' (')[0]} {number(r.estimate)}" for r in once][:2]
     paper = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1.5}
     axes.text(0.03, 0.97, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=7, bbox=paper)
     axes.set(xlabel=_axis(grid.levels[0], unit), ylabel=_axis(grid.levels[1], unit), title=title)

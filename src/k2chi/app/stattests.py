@@ -23,6 +23,7 @@ from k2chi.measure.clustered_agreement import (
     clustered_kappa,
     clustered_mcnemar,
 )
+from k2chi.measure.clustered_lines import clustered_deming, clustered_passing_bablok
 from k2chi.measure.result import Result
 
 
@@ -67,9 +68,13 @@ def _pair(test: Statistic, grid: Grid, wish: Wish) -> Iterable[Result]:
         one = agree.equivalence(a, b, wish.margin, 1 - wish.confidence)
         return [one.noting(*warn), _of_means(grid, wish)] if grid.repeated else [one]
     if test is S.deming:
-        return [r.noting(*warn) for r in agree.deming(a, b, wish.ratio, level)]
+        if grid.repeated:
+            return clustered_deming(a, b, grid.subject, wish.ratio, level, wish.seed)
+        return agree.deming(a, b, wish.ratio, level)
     if test is S.passing_bablok:
-        return [r.noting(*warn) for r in agree.passing_bablok(a, b, level)]
+        if grid.repeated:
+            return clustered_passing_bablok(a, b, grid.subject, level, wish.seed)
+        return agree.passing_bablok(a, b, level)
     simple: dict[Statistic, Callable[..., Result]] = {
         S.paired_t: assoc.paired_t,
         S.wilcoxon: assoc.wilcoxon,

@@ -7,12 +7,13 @@ same readouts, so that rows differ by the option alone. EPI is simulated for eac
 true brain without its outer 6 mm. The true local field is what an ideal scan (one even coil, no noise,
 everything read) finds with the brain's own sources less what it finds without them.
 
-- slope: regression of the local field that was found on the true one. The field is fitted over the echoes,
+- slope: regression of the local field that was found on the true one, weighted by the squared magnitude of the
+  last echo, as fields of voxels without signal say nothing. The field is fitted over the echoes,
   and the background as the ideal scan finds it is taken off, so that coils, noise, sampling and
   reconstruction are judged, not background removal. EPI has one echo: the difference of its phase to a
   noise-free gradient echo at the same time with the same coils, less a polynomial of third degree, is the
   error of its field. Its images are unwarped by the true field.
-- field RMSE: of that local field.
+- field RMSE: of that local field, weighted alike.
 - phase RMSE: of the last echo against the first, compared with the ideal scan; of EPI that difference;
   weighted by the squared magnitude.
 - bias: error of the mean χ of the deep nuclei (closed-form inversion of that local field in the true mask)
@@ -47,7 +48,7 @@ from k2chi.recon.epi import Unwarp
 from k2chi.recon.reconstruct import Reconstruct
 from k2chi.recon.sampling import CAIPI, PoissonDisk, Regular, Sampling
 
-GRE = Protocol("", (72, 60, 56), (3.0, 3.0, 3.0), (0.006, 0.013, 0.020), 0.030, 15.0)
+GRE = Protocol("", (108, 90, 84), (2.0, 2.0, 2.0), (0.006, 0.013, 0.020), 0.030, 15.0)
 EPI = replace(GRE, te_s=(0.020,), train=5, spacing_s=0.003, ramp=0.12)
 TRAIN_COILS = CoilArray(8)
 """Coils of EPI."""
@@ -74,11 +75,11 @@ class Loop:
     """One head in the magnet, its scan with everything read, and its truth."""
 
     def __init__(self, coils: int) -> None:
-        self.how = RawScan(GRE, CoilArray(coils), fine_mm=1.5)
+        self.how = RawScan(GRE, CoilArray(coils), fine_mm=1.0)
         magnet = self.how.magnet()
         self.at = magnet.expose(DigitalHead(seed=8), GRE.grid())
         self.truth = magnet.truth(self.at, GRE.grid(), 0.0)
-        self.mask = torch.from_numpy(binary_erosion(self.truth.brain.numpy(), iterations=2))
+        self.mask = torch.from_numpy(binary_erosion(self.truth.brain.numpy(), iterations=3))
         self.rate = tau * units.hz_per_ppm(GRE.b0_tesla)
         even = replace(self.at, receive=torch.ones_like(self.at.receive))
         around = replace(even, total_ppm=even.total_ppm - even.local_ppm)
@@ -150,15 +151,16 @@ class Loop:
             between = self.ideal[-1] * self.ideal[0].conj()
             away = turned(images[-1] * images[0].conj(), between.angle())
             local = self.total(images) - self.background
-        x, y = self.local[self.mask], local[self.mask]
-        x, y = x - x.mean(), y - y.mean()
         weight = self.ideal[-1].abs().square()[self.mask]
+        weight = weight / weight.sum()
+        x, y = self.local[self.mask], local[self.mask]
+        x, y = x - weight @ x, y - weight @ y
         error = self.nuclei(local) - self.target
         return [
             option.name,
-            f"{float((x * y).sum() / (x * x).sum()):.3f}",
-            f"{1e3 * float((y - x).square().mean().sqrt()):.2f}",
-            f"{float(((away[self.mask] ** 2 * weight).sum() / weight.sum()).sqrt()):.4f}",
+            f"{float(weight @ (x * y) / (weight @ x.square())):.3f}",
+            f"{1e3 * float((weight @ (y - x).square()).sqrt()):.2f}",
+            f"{float((weight @ away[self.mask].square()).sqrt()):.4f}",
             f"{float(error.mean()):+.2f}",
             f"{float(error[error.abs().argmax()]):+.2f}",
             f"{seconds:.0f}",
@@ -299,7 +301,7 @@ def main() -> None:
     seen = loop.local[loop.mask]
     true, seen = truth - truth.mean(), seen - seen.mean()
     about = (
-        f"3 T, 3 mm, SNR {loop.how.snr:g} in the brain's mean with all coils combined at the first echo. "
+        f"3 T, 2 mm, SNR {loop.how.snr:g} in the brain's mean with all coils combined at the first echo. "
         f"Gradient echoes: TE 6/13/20 ms, {args.coils} coils; EPI: trains of five {1e3 * EPI.spacing_s:g} ms "
         f"apart, TE 20 ms, ramps sampled, {TRAIN_COILS.count} coils. The local field has "
         f"{1e3 * float(seen.std()):.1f} ppb rms; the slope of the ideal scan on the true field, cut to the "

@@ -252,11 +252,9 @@ UNDERSAMPLED = [
         for n in (2.0, 3.0, 4.0, 5.0)
     ),
     *(
-        Option(
-            f"Poisson disk, {n}-fold, wavelet-sparse",
-            read(PoissonDisk(n, CENTRE), Reconstruct(unfold=recon.SparseSENSE())),
-        )
+        Option(f"Poisson disk, {n}-fold, {name}", read(PoissonDisk(n, CENTRE), Reconstruct(unfold=how)))
         for n in (3.0, 5.0)
+        for name, how in (("wavelet-sparse", recon.SparseSENSE()), ("total variation", recon.TVSENSE()))
     ),
     *(
         Option(f"every {n}. line, {name}", read(Regular((n, 1), CENTRE), Reconstruct(unfold=how)))

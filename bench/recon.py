@@ -29,7 +29,7 @@ from k2chi.data import Encoding, Grid, KSpace, Lines, Raw, Scan, Size
 from k2chi.io.ismrmrdwrite import write
 from k2chi.ops.fourier import fft, keep_memory
 from k2chi.pipeline import Pipeline
-from k2chi.recon import CGSENSE, GRAPPA, AdaptiveMaps, Adjoint, ESPIRiT, SparseSENSE
+from k2chi.recon import CGSENSE, GRAPPA, TVSENSE, AdaptiveMaps, Adjoint, ESPIRiT, SparseSENSE
 
 VIRTUAL = 8
 WHOLE = "whole scan"
@@ -40,6 +40,7 @@ STEPS: dict[str, Any] = {
     "CG-SENSE, 20 iterations": CGSENSE(iterations=20, tolerance=0.0),
     "GRAPPA": GRAPPA(),
     "sparse SENSE, 40 iterations": SparseSENSE(iterations=40, tolerance=0.0),
+    "TV SENSE, 60 iterations": TVSENSE(iterations=60, tolerance=0.0),
 }
 
 

@@ -5,7 +5,7 @@ from math import pi
 import numba
 import numpy as np
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, Inexact
 from torch import Tensor
 
 from k2chi.data import Grid, Size, Vector
@@ -13,20 +13,20 @@ from k2chi.ops.linear import Linear
 
 
 def forward_difference(
-    x: Float[Tensor, "*batch x y z"], axis: int, voxel_mm: float
-) -> Float[Tensor, "*batch x y z"]:
+    x: Inexact[Tensor, "*batch x y z"], axis: int, voxel_mm: float
+) -> Inexact[Tensor, "*batch x y z"]:
     """(x[i+1] − x[i]) / v along one of the last three axes (−3, −2, −1)."""
     return (torch.roll(x, -1, axis) - x) / voxel_mm
 
 
-def differences(x: Float[Tensor, "*batch x y z"], voxel_mm: Vector) -> Float[Tensor, "*batch 3 x y z"]:
+def differences(x: Inexact[Tensor, "*batch x y z"], voxel_mm: Vector) -> Inexact[Tensor, "*batch 3 x y z"]:
     """∇x: three forward differences, stacked before space."""
     return torch.stack([forward_difference(x, a - 3, voxel_mm[a]) for a in range(3)], dim=-4)
 
 
 def differences_adjoint(
-    g: Float[Tensor, "*batch 3 x y z"], voxel_mm: Vector
-) -> Float[Tensor, "*batch x y z"]:
+    g: Inexact[Tensor, "*batch 3 x y z"], voxel_mm: Vector
+) -> Inexact[Tensor, "*batch x y z"]:
     """∇ᵀg, which is −div g."""
     parts = [(torch.roll(g[..., a, :, :, :], 1, a - 3) - g[..., a, :, :, :]) / voxel_mm[a] for a in range(3)]
     return parts[0] + parts[1] + parts[2]

@@ -14,13 +14,14 @@ from k2chi.recon.sense import CGSENSE, Adjoint
 from k2chi.recon.shots import NavigatedShots, ShotCorrection, SteadyDrift
 from k2chi.recon.sparse import SparseSENSE
 from k2chi.recon.upscale import Sinc
+from k2chi.recon.variation import TVSENSE
 from k2chi.recon.window import Tukey
 
 Compression = SVDCompression | GeometricCompression
 """Calibration data → `Virtual` coils."""
 CoilMaps = AdaptiveMaps | ESPIRiT
 """K-space of whitened coils → one set of sensitivities for all echoes."""
-Reconstruction = Adjoint | CGSENSE | GRAPPA | SparseSENSE
+Reconstruction = Adjoint | CGSENSE | GRAPPA | SparseSENSE | TVSENSE
 """K-space and sensitivities → complex images."""
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "CGSENSE",
     "GRAPPA",
     "POCS",
+    "TVSENSE",
     "AdaptiveMaps",
     "Adjoint",
     "CoilMaps",

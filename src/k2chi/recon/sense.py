@@ -111,6 +111,17 @@ def along_readout(y: Complex[Tensor, "coil x y z"]) -> Complex[Tensor, "coil x y
     return out
 
 
+def least_squares(
+    y: Complex[Tensor, "coil x y z"], seen: Bool[Tensor, "#x #y #z"], maps: Complex[Tensor, "coil x y z"]
+) -> tuple[Linear, Complex[Tensor, "x y z"], float]:
+    """EᴴE, Eᴴy and the longest step of descent that is sure, for iterations on the whole image."""
+    axes: tuple[int, ...] = SPACE
+    if len(seen) == 1:
+        y, axes = along_readout(y), PLANE
+    step = 1 / max(strongest(maps), 1e-30)
+    return normal(maps, seen, axes), encoding(maps, seen, axes).H(y), step
+
+
 def strongest(maps: Complex[Tensor, "coil x y z"]) -> float:
     """The largest Σ|S|², which EᴴE makes no image stronger by."""
     power = torch.zeros_like(maps[0].real)

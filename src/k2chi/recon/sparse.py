@@ -7,10 +7,9 @@ from jaxtyping import Bool, Complex
 from torch import Tensor
 
 from k2chi.data import KSpace, Size
-from k2chi.ops.encoding import encoding, normal
 from k2chi.ops.fourier import SPACE
 from k2chi.ops.wavelet import averages, wavelet
-from k2chi.recon.sense import PLANE, along_readout, per_echo, strongest
+from k2chi.recon.sense import least_squares, per_echo
 from k2chi.solve import descent
 
 
@@ -54,11 +53,7 @@ class SparseSENSE:
         seen: Bool[Tensor, "#x #y #z"],
         maps: Complex[Tensor, "coil x y z"],
     ) -> Complex[Tensor, "x y z"]:
-        axes: tuple[int, ...] = SPACE
-        if len(seen) == 1:
-            y, axes = along_readout(y), PLANE
-        step = 1 / max(strongest(maps), 1e-30)
-        gram, b = normal(maps, seen, axes), encoding(maps, seen, axes).H(y)
+        gram, b, step = least_squares(y, seen, maps)
         shape: Size = (b.shape[0], b.shape[1], b.shape[2])
         w, coarse = wavelet(shape, self.levels), averages(shape, self.levels)
         least = self.regularisation * step * float(w(b).abs().max())

@@ -7,8 +7,8 @@ same readouts, so that rows differ by the option alone. EPI is simulated for eac
 true brain without its outer 6 mm. The true local field is what an ideal scan (one even coil, no noise,
 everything read) finds with the brain's own sources less what it finds without them.
 
-- slope: regression of the local field that was found on the true one, weighted by the squared magnitude of the
-  last echo, as fields of voxels without signal say nothing. The field is fitted over the echoes,
+- slope: regression of the local field that was found on the true one, weighted by the squared magnitude of
+  the last echo, as fields of voxels without signal say nothing. The field is fitted over the echoes,
   and the background as the ideal scan finds it is taken off, so that coils, noise, sampling and
   reconstruction are judged, not background removal. EPI has one echo: the difference of its phase to a
   noise-free gradient echo at the same time with the same coils, less a polynomial of third degree, is the
@@ -269,7 +269,7 @@ TRAINS = [
     Option("no ghost, not unwarped", trains(unwarp=False, **CLEAN), True),
     Option("ghost left in", trains(Assemble(ghost=None)), True),
     Option("ghost by navigators", trains(), True),
-    Option("ghost by least entropy", trains(Assemble(ghost=recon.Refined(start=None))), True),
+    Option("ghost without navigators", trains(Assemble(ghost=recon.Refined(start=None))), True),
     Option("no echo-time shift", trains(protocol=replace(EPI, shift=False)), True),
     Option("two averages", trains(protocol=replace(EPI, averages=2)), True),
     Option("breathing 1.5 Hz left in", trains(Assemble(shots=None), breathing_hz=1.5), True),

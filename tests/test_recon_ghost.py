@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from raw_cases import Plan, picture, raw_of, smooth_maps
@@ -12,6 +13,7 @@ from k2chi.io import twix
 from k2chi.ops.fourier import fft, ifft
 from k2chi.recon.assemble import Assemble
 from k2chi.recon.ghost import Navigated, Refined, difference, offset_and_slope
+from k2chi.recon.ghostrank import cost, planes
 from k2chi.recon.readouts import Readouts
 
 SHAPE = (32, 24, 4)
@@ -119,11 +121,69 @@ def test_refined_mends_navigators_that_lie():
 
 
 def test_navigators_that_are_right_are_left_alone():
-    """By chance noise lowers the entropy a little: that is not believed, unless one asks for it."""
+    """By chance noise lowers the cost a little: that is not believed, unless one asks for it."""
     raw = epi(noise=0.1)
     seen = {how: Assemble(ghost=how)(raw, 0).data for how in (Navigated(), Refined(), Refined(sure=0))}
     assert torch.allclose(seen[Refined()], seen[Navigated()], rtol=1e-5, atol=1e-6)
     assert not torch.allclose(seen[Refined(sure=0)], seen[Navigated()], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_lines_left_out_do_no_harm(step):
+    """Every second or third line in six coils, noise, and navigators that are wrong by half a radian."""
+    shape = (32, 48, 4)
+    keep = torch.zeros(shape[1:3], dtype=torch.bool)
+    keep[1::step] = True
+    plan = Plan(shots=step, keep=keep, ghost=(0.4, 0.06), noise=0.01)
+    base = raw_of(picture(shape, wide=0.95)[None], smooth_maps(6, shape), plan)
+    block = next(base.lines(0))
+    for wrong in (0.5, -0.5):
+        lie = replace(base, navigators=lambda echo, by=wrong: turned(base.navigators(echo), by))
+        found = {type(how): how(Readouts(lie, 0))(block) for how in (Navigated(), Refined())}
+        sign = torch.where(block.reverse, 0.5, -0.5).double()
+        offset, slope = found[Refined]
+        assert (found[Navigated][0] - sign * 0.4).abs().max() > 0.2
+        assert (offset - sign * 0.4).abs().max() < 0.02
+        assert (slope - sign * 0.06).abs().max() < 0.005
+
+
+def turned(navigators, by_rad):
+    """Navigators whose reversed readouts carry a phase that the scan has not."""
+    phase = torch.where(navigators.reverse, by_rad, 0.0)
+    return replace(navigators, data=navigators.data * torch.exp(1j * phase)[:, None, None])
+
+
+def test_the_cost_is_the_mean_log_eigenvalue_of_windows_of_lines():
+    """Windows of all coils written out one by one, turned by half of the phase, pooled over three voxels."""
+    seen = list(planes(Readouts(epi(shots=2, noise=0.05), 0)).values())
+    offset, slope = 0.3, -0.04
+    (plane,), n = seen, SHAPE[0]
+    data, sign = plane.data.numpy().astype(complex), plane.sign.numpy()
+    logs = []
+    for x in range(0, n // 3 * 3, 3):
+        windows = [
+            np.concatenate(
+                [
+                    data[k + i, :, v] * np.exp(-0.5j * sign[k + i] * (offset + slope * (v - n // 2)))
+                    for i in range(4)
+                ]
+            )
+            for v in range(x, x + 3)
+            for k in range(len(data) - 3)
+        ]
+        values = np.linalg.svd(np.stack(windows), compute_uv=False) ** 2
+        values = np.pad(values, (0, 12 - len(values)))
+        logs.append(np.log(values + 0.01 * values.mean()).mean())
+    assert cost(seen)(offset, slope) == pytest.approx(np.mean(logs), rel=1e-4)
+
+
+def test_lines_at_uneven_distances_are_refused():
+    """With what to do instead."""
+    keep = torch.zeros(SHAPE[1:3], dtype=torch.bool)
+    keep[[0, 1, 3, 6, 10, 11, 13, 16, 20, 21]] = True
+    raw = epi(keep=keep)
+    with pytest.raises(ValueError, match="correct it by navigators"):
+        Refined()(Readouts(raw, 0))
 
 
 def test_slices_may_differ():

@@ -27,7 +27,7 @@ class TVSENSE:
     own and is levelled where λ is large. About three times the time of `CGSENSE`.
     """
 
-    regularisation: float = 1e-3
+    regularisation: float = 1.5e-3
     """λ over the largest |Eᴴy|; larger is smoother."""
     iterations: int = 60
     """Upper limit of steps."""

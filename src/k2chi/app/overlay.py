@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from k2chi.app.figures import ACCENT, CHI_WINDOW, INK, PAPER, View, box
 from k2chi.data import Chi, Grid
+from k2chi.measure.alignment import Alignment
 from k2chi.measure.roi import Region
 
 SHOWN = 5
@@ -25,9 +26,17 @@ def edges(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 
 def registration(
-    fixed: torch.Tensor, moved: torch.Tensor, inside: torch.Tensor, grid: Grid, title: str
+    fixed: torch.Tensor,
+    moved: torch.Tensor,
+    inside: torch.Tensor,
+    grid: Grid,
+    title: str,
+    quality: Alignment,
 ) -> Figure:
-    """Edges of the registered image on the fixed one, in three planes."""
+    """Edges of the registered image on the fixed one, in three planes; the worst eighth is named."""
+    if quality.told:
+        worst = quality.told[-1]
+        title += f" · apart by {quality.residual_mm:.1f} mm, {worst.where} by {worst.apart_mm:.1f} mm"
     view = View(grid)
     image, other, mask = view(fixed), view(moved), view(inside)
     return _planes(image, edges(other, mask)[None], mask, view.voxel_mm, title, (ACCENT,), None)

@@ -90,7 +90,8 @@ def register(
     inside = other.mask if other.mask is not None else other.image > 0.1 * float(other.image.max())
     title = f"edges of {moving.name} on {fixed.name}"
     picture = out.with_name(f"{out.name}_overlay.png")
-    figures.save(overlay.registration(other.image, found.moved, inside, b.grid, title), picture)
+    drawn = overlay.registration(other.image, found.moved, inside, b.grid, title, found.quality)
+    figures.save(drawn, picture)
     tell(found, [*files, picture], as_json)
 
 
@@ -154,9 +155,10 @@ def tell(found: "Registered", files: list[Path], as_json: bool) -> None:
         return
     q = found.quality
     typer.echo(
-        f"local correlation {q.lncc_before:.2f} by headers, {q.lncc:.2f} now; masks' Dice {q.mask_dice:.3f}; "
-        f"turned {q.turn_deg:.1f}°, moved {q.shift_mm:.1f} mm; volumes times {q.jacobian_low:.2f} to "
-        f"{q.jacobian_high:.2f}; {found.record['Seconds']} s".replace("nan", "n/a")
+        f"still apart by {q.residual_mm:.1f} mm on average, {q.worst_mm:.1f} mm in the worst eighth of the "
+        f"brain; local correlation {q.lncc_before:.2f} by headers, {q.lncc:.2f} now; masks' Dice "
+        f"{q.mask_dice:.3f}; turned {q.turn_deg:.1f}°, moved {q.shift_mm:.1f} mm; volumes times "
+        f"{q.jacobian_low:.2f} to {q.jacobian_high:.2f}; {found.record['Seconds']} s".replace("nan", "n/a")
     )
     for words in found.warnings:
         typer.echo(f"warning: {words}", err=True)

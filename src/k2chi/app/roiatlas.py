@@ -71,7 +71,7 @@ def bring(
     write_text(stem.with_name(stem.name + "_dseg.json"), text)
     laid = brought(template.image, template.grid, native.grid, transform)
     title = f"edges of the template of {atlas.name} on {magnitude.name}"
-    picture = overlay.registration(subject.image, laid, inside, native.grid, title)
+    picture = overlay.registration(subject.image, laid, inside, native.grid, title, found.quality)
     figures.save(picture, stem.with_name(stem.name + "_overlay.png"))
     return Brought(labels, share, table, tuple(said))
 

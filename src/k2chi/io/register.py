@@ -214,8 +214,7 @@ def judged(
         masks = fixed.mask, brought(moving.mask.float(), moving.grid, fixed.grid, transform) > 0.5
     quality = aligned(fixed.image, moved, before, masks, transform, fixed.grid)
     said = warnings(quality, warped)
-    numbers = {k: (None if v != v else round(v, 5)) for k, v in asdict(quality).items()}
-    record = {**record, "Quality": numbers, "Warnings": list(said)}
+    record = {**record, "Quality": quality.numbers(), "Warnings": list(said)}
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     side = write_text(out.with_name(f"{out.name}_xfm.json"), text)
     return Registered(transform, (*files, side), quality, said, moved, record)

@@ -1,19 +1,22 @@
 """How well two scans lie on one another, as numbers and in words."""
 
-from dataclasses import dataclass
-from math import nan
+from dataclasses import dataclass, fields
+from math import isnan, nan
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import avg_pool3d
 
 from k2chi.data import Grid
+from k2chi.measure.residual import Octant, local_correlation, octants
 from k2chi.measure.space import Transform, Warp, centres
 
 Image = Float[Tensor, "x y z"]
 Mask = Bool[Tensor, "x y z"]
+
+
+FAR_MM = 1.0
+"""Misplacement of an eighth of the brain that is warned of [mm]; good registrations leave up to 0.5."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Alignment:
     mask_dice: float = nan
     """Dice overlap of the two brain masks after registration, 0 to 1; nan without masks."""
     lncc: float = nan
-    """Local correlation of the two images: mean of r² over boxes of 5 voxels inside the mask, 0 to 1."""
+    """Local correlation of the two images: mean of r² in windows of 15 mm inside the mask, 0 to 1."""
     lncc_before: float = nan
     """The same before registration, by the headers alone."""
     jacobian_low: float = 1.0
@@ -36,35 +39,40 @@ class Alignment:
     """Angle of the rotation [degrees]."""
     shift_mm: float = 0.0
     """Mean distance by which the mask's voxels move [mm]."""
+    octants: tuple[Octant, ...] = ()
+    """By how much each eighth of the brain is still misplaced, as far as the images tell."""
+
+    @property
+    def told(self) -> tuple[Octant, ...]:
+        """The eighths that can be judged, the best placed first."""
+        return tuple(sorted((o for o in self.octants if o.apart_mm == o.apart_mm), key=lambda o: o.apart_mm))
+
+    @property
+    def residual_mm(self) -> float:
+        """Mean misplacement over the eighths [mm]; nan where none can be judged."""
+        return sum(o.apart_mm for o in self.told) / len(self.told) if self.told else nan
+
+    @property
+    def worst_mm(self) -> float:
+        """Misplacement of the worst eighth [mm]."""
+        return self.told[-1].apart_mm if self.told else nan
+
+    def numbers(self) -> dict[str, object]:
+        """All of it for a record; None stands for what cannot be told."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "octants"}
+        plain |= {"residual_mm": self.residual_mm, "worst_mm": self.worst_mm}
+        out: dict[str, object] = {k: _rounded(v) for k, v in plain.items()}
+        return out | {"octants_mm": {o.where: _rounded(o.apart_mm) for o in self.octants}}
+
+
+def _rounded(x: float) -> float | None:
+    return None if isnan(x) else round(x, 5)
 
 
 def dice(a: Mask, b: Mask) -> float:
     """Twice what both have in common over the sum of both; nan if both are empty."""
     both = int(a.sum() + b.sum())
     return 2 * int((a & b).sum()) / both if both else nan
-
-
-def local_correlation(a: Image, b: Image, inside: Mask, radius: int = 2) -> float:
-    """Mean squared correlation of two images in boxes of 2 radius + 1 voxels, over voxels `inside`.
-
-    1 for images that are linear functions of each other around every voxel; boxes without contrast count 0.
-    Avants et al. 2008, Med Image Anal 12:26, doi:10.1016/j.media.2007.06.004.
-    """
-    if not inside.any():
-        return nan
-    x, y = (v.double() - v[inside].double().mean() for v in (a, b))
-    x, y = x / x[inside].std().clamp_min(1e-30), y / y[inside].std().clamp_min(1e-30)
-    size = 2 * radius + 1
-
-    def mean(v: Tensor) -> Tensor:
-        return avg_pool3d(v[None], size, 1, radius, count_include_pad=False)[0]
-
-    mx, my = mean(x), mean(y)
-    vx, vy = mean(x * x) - mx * mx, mean(y * y) - my * my
-    cov = mean(x * y) - mx * my
-    good = (vx > 1e-6) & (vy > 1e-6)
-    r2 = torch.where(good, cov * cov / (vx * vy).clamp_min(1e-12), 0.0)
-    return float(r2[inside].clamp(0, 1).mean())
 
 
 def jacobian(transform: Transform, grid: Grid) -> Float[np.ndarray, "x y z"]:
@@ -98,13 +106,14 @@ def aligned(
     cosine = (np.trace(u @ v) - 1) / 2
     return Alignment(
         mask_dice=dice(*masks) if masks else nan,
-        lncc=local_correlation(fixed, moved, inside),
-        lncc_before=local_correlation(fixed, before, inside),
+        lncc=local_correlation(fixed, moved, inside, grid),
+        lncc_before=local_correlation(fixed, before, inside, grid),
         jacobian_low=float(low),
         jacobian_high=float(high),
         folded=float((change <= 0).mean()) if len(change) else nan,
         turn_deg=float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))),
         shift_mm=float(np.linalg.norm(way, axis=-1).mean()) if len(way) else nan,
+        octants=octants(fixed, moved, inside, grid),
     )
 
 
@@ -116,11 +125,15 @@ def warnings(found: Alignment, warped: bool) -> tuple[str, ...]:
             f"the brain masks overlap by a Dice of only {found.mask_dice:.2f}: one mask may hold skull or "
             "lack brain, or the registration failed; look at the overlay"
         )
-    if found.lncc < 0.15:
+    if found.octants and not found.told:
         said.append(
-            f"the images resemble each other little (local correlation {found.lncc:.2f}): they may have "
-            "different contrasts, or the registration failed; look at the overlay"
+            f"the images resemble each other too little to judge (local correlation {found.lncc:.2f}): they "
+            "may have different contrasts, or the registration failed; look at the overlay"
         )
+    if poor := [o for o in reversed(found.told) if o.apart_mm > FAR_MM]:
+        places = ", ".join(f"{o.where} by {o.apart_mm:.1f} mm" for o in poor[:4])
+        more = f" and {len(poor) - 4} more eighths of the brain" if len(poor) > 4 else ""
+        said.append(f"the images would fit better if moved: {places}{more}; look there in the overlay")
     if found.lncc < found.lncc_before - 0.02:
         said.append(
             f"the images resemble each other less than before (local correlation {found.lncc_before:.2f} by "

@@ -4,7 +4,6 @@ A transform is used as ITK and ANTs store it: it takes a position in the fixed s
 moving scan whose value belongs there. All positions are scanner (RAS) positions in mm.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -16,6 +15,8 @@ from torch import Tensor
 
 from k2chi.data import Affine, Echoes, Grid, Scan, as_affine
 
+CHUNK = 400_000
+"""Positions of labels that are looked at in one go."""
 Points = Float64[np.ndarray, "*n 3"]
 Numbers = Int32[Tensor, "x y z"]
 
@@ -139,57 +140,63 @@ def carried(labels: Shaped[Tensor, "i j k"], grid: Grid, to: Grid, transform: Tr
     number = labels.detach().cpu().numpy().round().astype(np.int32)
     if not number.any():
         raise ValueError("every label is 0: there is nothing to bring over; give an image with labels")
-    there = [int(n) for n in np.unique(number) if n]
     parts = [
         int(np.clip(np.ceil(b / a - 0.05), 1, 4))
         for a, b in zip(sorted(grid.voxel_mm), sorted(to.voxel_mm), strict=True)
     ]
-    fine = max(parts)
-    back, body = np.linalg.inv(np.asarray(grid.affine)), np.asarray(to.affine)
-    boxes = _boxes(number, there)
-    low, high = (np.array([[getattr(s, e) for s in b] for b in boxes]) for e in ("start", "stop"))
+    fine, body = max(parts), np.asarray(to.affine)[:3, :3]
+    offsets = [body @ ((np.array(sub) + 0.5) / fine - 0.5) for sub in product(range(fine), repeat=3)]
+    back, padded = np.linalg.inv(np.asarray(grid.affine)), np.pad(number, 2)
     at = centres(to).reshape(-1, 3)
-    reach = np.abs(back[:3, :3] @ body[:3, :3]).sum(1) + 2
-    index = _apply(back, transform(at))
-    close = np.flatnonzero(((index > low.min(0) - reach) & (index < high.max(0) + reach)).all(-1))
-    samples = [
-        _apply(back, transform(at[close] + body[:3, :3] @ ((np.array(sub) + 0.5) / fine - 0.5)))
-        for sub in product(range(fine), repeat=3)
-    ]
-    best, total = np.zeros(len(close), np.float32), np.zeros(len(close), np.float32)
-    winner = np.zeros(len(close), np.int32)
-    for n, box, a, b in zip(there, boxes, low - 1.0, high, strict=True):
-        here = np.pad((number[box] == n).astype(np.float32), 1)
-        near = np.zeros(len(close), bool)
-        for index in samples:
-            near |= ((index > a) & (index < b)).all(-1)
-        share = np.zeros(int(near.sum()), np.float32)
-        for index in samples:
-            share += ndimage.map_coordinates(here, (index[near] - a).T, order=1, mode="constant")
-        share /= len(samples)
-        total[near] += share
-        more = share > best[near]
-        wins = np.flatnonzero(near)[more]
-        best[wins], winner[wins] = share[more], n
-    empty = (1 - total > best) | (best == 0)
-    winner[empty], best[empty] = 0, 0
+    winner, best = np.zeros(len(at), np.int32), np.zeros(len(at), np.float32)
+    for start in range(0, len(at), CHUNK // len(offsets)):
+        here = slice(start, start + CHUNK // len(offsets))
+        around = [_corners(padded, _apply(back, transform(at[here] + offset))) for offset in offsets]
+        labels_near, weight = (np.concatenate(part, 1) for part in zip(*around, strict=True))
+        winner[here], best[here] = _largest(labels_near, weight / len(offsets))
     if not winner.any():
         raise ValueError(
             "no label lies on the new grid: the images do not overlap; check headers and transform"
         )
     left = set(np.unique(winner).tolist())
-    labels_there, share_there = np.zeros(len(at), np.int32), np.zeros(len(at), np.float32)
-    labels_there[close], share_there[close] = winner, best
     return Carried(
-        torch.from_numpy(labels_there.reshape(to.shape)),
-        torch.from_numpy(share_there.reshape(to.shape)),
-        tuple(n for n in there if n not in left),
+        torch.from_numpy(winner.reshape(to.shape)),
+        torch.from_numpy(best.reshape(to.shape)),
+        tuple(int(n) for n in np.unique(number) if n and int(n) not in left),
     )
 
 
-def _boxes(number: np.ndarray, there: Sequence[int]) -> list[tuple[slice, ...]]:
-    dense = np.searchsorted(np.asarray(there), number) + 1
-    return [b for b in ndimage.find_objects(np.where(number > 0, dense, 0)) if b is not None]
+def _corners(padded: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The labels of the eight voxels round each position, and their linear weights; `padded` by 2."""
+    low = np.floor(index)
+    part = index - low
+    low = np.clip(low.astype(np.int64) + 2, 0, np.array(padded.shape) - 2)
+    steps = np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1])
+    first = low @ steps
+    labels = np.stack([padded.ravel()[first + np.dot(c, steps)] for c in product((0, 1), repeat=3)], 1)
+    near = np.stack([1 - part, part])
+    weight = np.stack(
+        [near[a, :, 0] * near[b, :, 1] * near[c, :, 2] for a, b, c in product((0, 1), repeat=3)], 1
+    )
+    return labels, weight
+
+
+def _largest(labels: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The label of the largest summed weight in each row, and that weight; 0 loses ties."""
+    winner = labels[:, 0].copy()
+    best = np.where(winner > 0, 1.0, 0.0).astype(np.float32)
+    mixed = np.flatnonzero((labels != labels[:, :1]).any(1))
+    order = np.argsort(labels[mixed], 1, kind="stable")
+    number, part = (np.take_along_axis(v[mixed], order, 1) for v in (labels, weight))
+    upto = part.cumsum(1)
+    last = np.concatenate([number[:, 1:] != number[:, :-1], np.ones((len(mixed), 1), bool)], 1)
+    before = np.zeros_like(upto)
+    before[:, 1:] = np.maximum.accumulate(np.where(last, upto, 0), 1)[:, :-1]
+    share = np.where(last, upto - before, -1) - 1e-9 * (number == 0)
+    top = share.argmax(1)[:, None]
+    winner[mixed] = np.take_along_axis(number, top, 1)[:, 0]
+    best[mixed] = np.where(winner[mixed] > 0, np.take_along_axis(share, top, 1)[:, 0], 0)
+    return winner, best
 
 
 def turned(grid: Grid, to: Grid, motion: Affine) -> Grid:

@@ -7,7 +7,15 @@ from k2chi.learn.closedform import ClosedForm
 from k2chi.learn.losses import Loss
 from k2chi.learn.measured import Measurement
 from k2chi.learn.simulate import Anything
-from k2chi.nets import DEEPQSM, QSMNET, NetworkConfig, SIQSMConfig, UNetConfig, UnrolledConfig
+from k2chi.nets import (
+    DEEPQSM,
+    QSMNET,
+    AdaptiveTVConfig,
+    NetworkConfig,
+    SIQSMConfig,
+    UNetConfig,
+    UnrolledConfig,
+)
 
 Data = Anything | ClosedForm
 Precision = Literal["float32", "bfloat16"]
@@ -52,7 +60,7 @@ class Recipe:
 
 CLASSES: tuple[type, ...] = (
     *(Recipe, Anything, ClosedForm, Measurement),
-    *(SIQSMConfig, UNetConfig, UnrolledConfig),
+    *(AdaptiveTVConfig, SIQSMConfig, UNetConfig, UnrolledConfig),
 )
 """What a checkpoint may speak of."""
 
@@ -73,7 +81,7 @@ def _large(network: UnrolledConfig, data: Anything) -> Recipe:
     return Recipe(network, data, steps=30_000, decay=1e-4, precision="bfloat16")
 
 
-def _small(network: UnrolledConfig, data: Anything) -> Recipe:
+def _small(network: NetworkConfig, data: Anything) -> Recipe:
     """Ours as a CPU can learn it within the hour."""
     return Recipe(network, data, steps=2_000, learning_rate=2e-3, average=0.99)
 
@@ -83,6 +91,7 @@ RECIPES: dict[str, Recipe] = {
     "unrolled-total": _large(
         replace(LARGE, total=True, start=25), Anything(size=64, batch=8, total=True)
     ),
+    "adaptive-tv": _small(AdaptiveTVConfig(), replace(CUBES, size=48, persons=3)),
     "unrolled-cpu": _small(SMALL, CUBES),
     "unrolled-total-cpu": _small(replace(SMALL, total=True), replace(CUBES, total=True)),
     "si-qsm-text": Recipe(

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from k2chi.nets.boxes import bounds, put
 from k2chi.nets.given import Answer, Given
 from k2chi.nets.regulariser import Regulariser
 from k2chi.nets.running import Run, at_once
@@ -68,7 +69,7 @@ class Unrolled(nn.Module):
         f = local.over(scale).field
         free, moved = (1 - s) * (1 - (given.weight > 0).to(s)), torch.zeros_like(f)
         x, spread = torch.zeros_like(f), torch.zeros_like(f)
-        box = _bounds(s)
+        box = bounds(s)
         for k in range(self.config.steps):
             step = self._toward(f - given.d(x + moved), w2, given.kernel, k)
             x = x + s * step
@@ -77,8 +78,8 @@ class Unrolled(nn.Module):
             seen = torch.stack([x, s * step, s, given.weight], 1)[(..., *box)]
             told = torch.cat([given.geometry, nn.functional.one_hot(torch.tensor(k), len(self.log_mu)).to(f)])
             change = run(self.regularisers[0 if self.config.shared else k], seen, told)
-            x = x + s * _put(change[:, 0], box, s)
-            spread = _put(change[:, 1], box, s)
+            x = x + s * put(change[:, 0], box, s)
+            spread = put(change[:, 1], box, s)
         beyond = outside + moved * scale if self.config.total else None
         return Answer(x * scale, s * spread.clamp(-12, 6).exp() * scale, beyond)
 
@@ -102,24 +103,3 @@ class Unrolled(nn.Module):
                 tolerance=1e-4,
                 what="background",
             )
-
-
-Box = tuple[slice, slice, slice]
-
-
-def _bounds(support: Float[Tensor, "n x y z"], margin: int = 2) -> Box:
-    """The box that holds every support of the batch, a little wider."""
-    out = []
-    for axis in (1, 2, 3):
-        hit = support.movedim(axis, 0).flatten(1).any(1).nonzero()
-        low, high = (int(hit[0]), int(hit[-1]) + 1) if hit.numel() else (0, 1)
-        out.append(slice(max(low - margin, 0), min(high + margin, support.shape[axis])))
-    return out[0], out[1], out[2]
-
-
-def _put(x: Float[Tensor, "n u v w"], box: Box, like: Float[Tensor, "n x y z"]) -> Float[Tensor, "n x y z"]:
-    """The box laid back, zeros elsewhere."""
-    pads = [
-        p for s, n in zip(reversed(box), reversed(like.shape), strict=False) for p in (s.start, n - s.stop)
-    ]
-    return nn.functional.pad(x, pads)

@@ -16,12 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from k2chi.data import Vector
+from k2chi.nets.adaptivetv import AdaptiveTVConfig
 from k2chi.nets.record import from_record, to_record
 from k2chi.nets.siqsm import SIQSMConfig
 from k2chi.nets.unet import UNetConfig
 from k2chi.nets.unrolled import UnrolledConfig
 
-CONFIGS = (SIQSMConfig, UNetConfig, UnrolledConfig)
+CONFIGS = (AdaptiveTVConfig, SIQSMConfig, UNetConfig, UnrolledConfig)
 PART_BYTES = 15 * 2**20
 """Largest weights file; larger ones are cut."""
 Storage = Literal["float32", "float16", "int8"]
@@ -32,7 +33,7 @@ class Card:
     """What one should know of trained weights."""
 
     name: str
-    network: SIQSMConfig | UNetConfig | UnrolledConfig
+    network: AdaptiveTVConfig | SIQSMConfig | UNetConfig | UnrolledConfig
     takes: Literal["local", "total"]
     """The field it turns into χ."""
     voxel_mm: tuple[float, float]

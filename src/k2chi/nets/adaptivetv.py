@@ -1,0 +1,178 @@
+"""Total variation by alternating directions whose strength in each voxel a small network sets."""
+
+from dataclasses import dataclass
+from math import exp, log
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from k2chi.data import Grid, Size, Vector
+from k2chi.nets.boxes import bounds, put
+from k2chi.nets.given import Answer, Given
+from k2chi.nets.regulariser import Regulariser
+from k2chi.nets.running import Run, at_once
+from k2chi.ops.finite import differences, laplacian_symbol
+from k2chi.ops.fourier import SPACE
+from k2chi.ops.shrink import TVSplit, shrink_step
+
+LOOKS = 7
+"""Volumes that the guide sees."""
+
+
+@dataclass(frozen=True)
+class AdaptiveTVConfig:
+    """Rounds of alternating directions, each followed by a look of the guide."""
+
+    rounds: int = 4
+    """Looks of the guide."""
+    inner: int = 6
+    """Iterations of alternating directions before each look."""
+    widths: tuple[int, ...] = (8, 16, 24)
+    """Channels of the guide at full, half and quarter resolution."""
+    depth: int = 1
+    """Residual blocks at each lower resolution."""
+    shared: bool = True
+    """One guide for all rounds, told which it is; else one for each."""
+
+    def __post_init__(self) -> None:
+        if min(self.rounds, self.inner, *self.widths) < 1:
+            raise ValueError("adaptive total variation needs at least one round, one iteration and one width")
+
+    def build(self) -> "AdaptiveTV":
+        """The network with fresh weights: at first it is plain total variation."""
+        return AdaptiveTV(self)
+
+
+class AdaptiveTV(nn.Module):
+    """min ½‖w(Dχ − f)‖² + Σ α(r)|∇χ(r)|, χ zero outside the support; the guide sets α and adds to χ.
+
+    The field is divided by its own weighted size and edges are in units of the voxel's mean edge, so that
+    the map of c times the field is c times the map, and a scene twice as large, with voxels twice as large,
+    has the same map.
+    """
+
+    axial = False
+
+    def __init__(self, config: AdaptiveTVConfig) -> None:
+        super().__init__()
+        self.config = config
+        count = 1 if config.shared else config.rounds
+        self.guides = nn.ModuleList(
+            Regulariser(LOOKS, 3, config.widths, config.depth, told=9 + config.rounds) for _ in range(count)
+        )
+        self.log_tv = nn.Parameter(torch.full((config.rounds,), log(3e-3)))
+        self.log_edge = nn.Parameter(torch.full((config.rounds,), log(1.5)))
+        self.log_data = nn.Parameter(torch.full((config.rounds,), log(0.1)))
+        self.log_support = nn.Parameter(torch.full((config.rounds,), log(0.01)))
+
+    def invert(self, given: Given, run: Run = at_once) -> Answer:
+        """χ inside the support; its mean is arbitrary."""
+        scale = given.scale()
+        state = Splitting(given.over(scale))
+        box = bounds(given.support)
+        strength = torch.zeros_like(given.field)
+        spread = strength
+        for k in range(self.config.rounds):
+            state.begin(
+                self.log_tv[k].exp(), self.log_data[k].exp(), self.log_support[k].exp(),
+                (self.log_edge[k] + strength).exp(),
+            )  # fmt: skip
+            for _ in range(self.config.inner):
+                state.step()
+            looks = state.looks()[(..., *box)]
+            told = torch.cat(
+                [given.geometry, nn.functional.one_hot(torch.tensor(k), self.config.rounds).to(looks)]
+            )
+            said = run(self.guides[0 if self.config.shared else k], looks, told)
+            strength, added, spread = (put(said[:, i], box, given.support) for i in range(3))
+            strength = strength.clamp(-6, 6)
+            state.chi = state.chi + given.support * added
+        s = given.support
+        return Answer(s * state.chi * scale, s * spread.clamp(-12, 6).exp() * scale)
+
+
+class Splitting:
+    """Where the alternating directions stand: χ, its field, and the scaled duals of the three splits."""
+
+    def __init__(self, given: Given) -> None:
+        self.f, self.w2, self.support = given.field, given.weight.square(), given.support
+        self.weight, self.kernel = given.weight, given.kernel
+        size: Size = (self.f.shape[1], self.f.shape[2], self.f.shape[3])
+        mean = exp(sum(log(v) for v in given.voxel_mm) / 3)
+        v = given.voxel_mm
+        self.voxel: Vector = (v[0] / mean, v[1] / mean, v[2] / mean)
+        self.grid = Grid.of(size, self.voxel)
+        self.laplacian = laplacian_symbol(size, self.voxel).to(self.f)
+        self.inner = torch.stack([_faces(s) for s in self.support])
+        self.chi, self.field = torch.zeros_like(self.f), torch.zeros_like(self.f)
+        self.dual, self.outside = torch.zeros_like(self.f), torch.zeros_like(self.f)
+        zero = torch.zeros_like(self.f[0])
+        learning = torch.is_grad_enabled()
+        self.edges = [Steps(zero, self.grid) if learning else TVSplit(self.grid, zero) for _ in self.f]
+        self.mu: tuple[Tensor, ...] = ()
+
+    def begin(self, tv: Tensor, data: Tensor, support: Tensor, edge: Float[Tensor, "n x y z"]) -> None:
+        """Take new weights of the splits and new thresholds; duals are scaled, so they follow."""
+        if self.mu:
+            self.dual = self.dual * (self.mu[1] / data)
+            self.outside = self.outside * (self.mu[2] / support)
+        threshold = self.inner * edge
+        for i, split in enumerate(self.edges):
+            split.threshold = threshold[i].contiguous()
+            if self.mu:
+                split.s = split.s * (self.mu[0] / tv)
+        self.mu = (tv, data, support)
+        self.inverse = 1 / (data * self.kernel.square() + support + tv * self.laplacian)
+
+    def step(self) -> None:
+        """One iteration."""
+        tv, data, support = self.mu
+        rhs = tv * torch.stack([edge.step(x) for edge, x in zip(self.edges, self.chi, strict=True)])
+        self.outside = (self.outside + self.chi) * (1 - self.support)
+        rhs = rhs + support * (self.chi * self.support - self.outside)
+        v = self.field + self.dual
+        z = v + self.w2 / (self.w2 + data) * (self.f - v)
+        self.dual = v - z
+        copy = torch.fft.rfftn(z - self.dual, dim=SPACE)
+        k = (torch.fft.rfftn(rhs, dim=SPACE) + data * self.kernel * copy) * self.inverse
+        size = self.f.shape[-3:]
+        self.chi = torch.fft.irfftn(k, s=size, dim=SPACE)
+        self.field = torch.fft.irfftn(k * self.kernel, s=size, dim=SPACE)
+
+    def looks(self) -> Float[Tensor, "n 7 x y z"]:
+        """What the guide sees."""
+        left = self.weight * (self.f - self.field)
+        count = self.support.sum(SPACE, keepdim=True).clamp_min(1)
+        noise = (left.square().sum(SPACE, keepdim=True) / count).clamp_min(1e-8).sqrt()
+        slope = torch.stack([differences(x, self.voxel).square().sum(0) for x in self.chi]) * self.inner
+        tight = torch.stack([e.s.square().sum(0) / e.threshold.square().clamp_min(1e-12) for e in self.edges])
+        s = self.support
+        return torch.stack(
+            [
+                s * self.chi / 4, s * (slope + 1e-2).log() / 4, left / noise / 2, s, self.weight,
+                s * tight.clamp_max(1.0), s * noise.log() / 4,
+            ],
+            1,
+        )  # fmt: skip
+
+
+class Steps:
+    """As `TVSplit`, in operations that gradients pass through."""
+
+    def __init__(self, threshold: Float[Tensor, "x y z"], grid: Grid) -> None:
+        self.threshold, self.voxel = threshold, grid.voxel_mm
+        self.s = torch.zeros((3, *threshold.shape)).to(threshold)
+
+    def step(self, x: Float[Tensor, "x y z"]) -> Float[Tensor, "x y z"]:
+        """Shrink, update the dual, and return ∇ᵀ(z − s)."""
+        self.s, out = shrink_step(x, self.s, self.threshold, self.voxel)
+        return out
+
+
+def _faces(support: Float[Tensor, "x y z"]) -> Float[Tensor, "x y z"]:
+    """One where a voxel and its next neighbours lie in the support: the jump at its border is no edge."""
+    out = support
+    for axis in range(3):
+        out = out * torch.roll(support, -1, axis)
+    return out

@@ -15,7 +15,7 @@ from k2chi.invert.learned import Learned, arranged, canonical
 from k2chi.invert.problem import problem
 from k2chi.invert.twopass import TwoPass
 from k2chi.measure.quality import nrmse
-from k2chi.nets import Answer, SIQSMConfig, UNetConfig, UnrolledConfig
+from k2chi.nets import AdaptiveTVConfig, Answer, SIQSMConfig, UNetConfig, UnrolledConfig
 from k2chi.nets.running import at_once
 from k2chi.nets.weights import Card, read, shipped, trained
 from k2chi.ops import dipole
@@ -60,6 +60,7 @@ def test_refinement_fits_the_data_closer(file):
 NETWORKS = {
     "unrolled": CONFIG,
     "unrolled, own regularisers": replace(CONFIG, shared=False),
+    "adaptive": AdaptiveTVConfig(2, 2, (4, 6), 1),
     "SI-QSM": SIQSMConfig(4),
     "U-Net": UNetConfig(2, 3, 3, True),
 }

@@ -18,7 +18,7 @@ from k2chi.learn.png import save_png
 from k2chi.learn.recipes import CLASSES, RECIPES, Recipe
 from k2chi.learn.simulate import Anything
 from k2chi.learn.train import Run, _gradients, pace, stretched, train
-from k2chi.nets import Answer, SIQSMConfig, UNetConfig, UnrolledConfig
+from k2chi.nets import AdaptiveTVConfig, Answer, SIQSMConfig, UNetConfig, UnrolledConfig
 from k2chi.nets.record import from_record, to_record
 
 DATA = Anything(size=12, batch=2, heads=0.0, bodies=0.0)
@@ -68,10 +68,11 @@ def test_training_lowers_the_held_back_error(tmp_path):
     [
         UnrolledConfig(2, (4, 4), 1),
         UnrolledConfig(1, (4,), 1, total=True, start=2),
+        AdaptiveTVConfig(2, 2, (4,), 1),
         SIQSMConfig(4),
         UNetConfig(2, 2, 3, True),
     ],
-    ids=["unrolled", "total", "SI-QSM", "normalised U-Net"],
+    ids=["unrolled", "total", "adaptive", "SI-QSM", "normalised U-Net"],
 )
 def test_stop_and_go_is_as_if_never_stopped(tmp_path, network):
     """Bit for bit: weights, running mean and the optimiser's memory."""

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from k2chi.data import Chi, Field
-from k2chi.ops.box import Box, box_around
+from k2chi.ops.box import Box, box_around, grown
 from k2chi.ops.dipole import dipole_kernel
 from k2chi.ops.finite import laplacian_symbol
 from k2chi.ops.fourier import SPACE
@@ -145,20 +145,6 @@ class TotalFieldTV:
             z2 = (w2_now * f + v2) / (w2_now + 1)
             s2 = v2 - z2
         return Everywhere(box, chi, d, updates, misfits)
-
-
-def grown(
-    mask: Bool[Tensor, "x y z"], by_mm: float, voxel_mm: tuple[float, float, float]
-) -> Bool[Tensor, "x y z"]:
-    """The mask and all voxels within `by_mm` of it, centre to centre; wraps around the array."""
-    reach = [int(by_mm / v) for v in voxel_mm]
-    out = mask.clone()
-    for i in range(-reach[0], reach[0] + 1):
-        for j in range(-reach[1], reach[1] + 1):
-            for k in range(-reach[2], reach[2] + 1):
-                if (i * voxel_mm[0]) ** 2 + (j * voxel_mm[1]) ** 2 + (k * voxel_mm[2]) ** 2 <= by_mm**2:
-                    out |= torch.roll(mask, (i, j, k), (0, 1, 2))
-    return out
 
 
 def faces(tissue: Bool[Tensor, "x y z"]) -> Float[Tensor, "x y z"]:

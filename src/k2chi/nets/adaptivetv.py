@@ -1,6 +1,6 @@
 """Total variation by alternating directions whose strength in each voxel a small network sets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, log
 
 import torch
@@ -8,16 +8,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from k2chi.data import Grid, Size, Vector
+from k2chi.nets.background import background
 from k2chi.nets.boxes import bounds, put
 from k2chi.nets.given import Answer, Given
 from k2chi.nets.regulariser import Regulariser
 from k2chi.nets.running import Run, at_once
+from k2chi.ops.box import grown
 from k2chi.ops.finite import differences, laplacian_symbol
 from k2chi.ops.fourier import SPACE
 from k2chi.ops.shrink import TVSplit, shrink_step
 
 LOOKS = 7
 """Volumes that the guide sees."""
+GAP_MM = 1.6
+"""With the total field: so near the mask there is tissue, as `TotalFieldTV` has it."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,13 @@ class AdaptiveTVConfig:
     """Residual blocks at each lower resolution."""
     shared: bool = True
     """One guide for all rounds, told which it is; else one for each."""
+    total: bool = False
+    """True for networks that take the total field and explain the background by sources outside."""
+    start: int = 30
+    """Conjugate-gradient steps of the background's first guess, with `total`."""
 
     def __post_init__(self) -> None:
-        if min(self.rounds, self.inner, *self.widths) < 1:
+        if min(self.rounds, self.inner, self.start, *self.widths) < 1:
             raise ValueError("adaptive total variation needs at least one round, one iteration and one width")
 
     def build(self) -> "AdaptiveTV":
@@ -64,13 +72,18 @@ class AdaptiveTV(nn.Module):
         self.log_tv = nn.Parameter(torch.full((config.rounds,), log(3e-3)))
         self.log_edge = nn.Parameter(torch.full((config.rounds,), log(1.5)))
         self.log_data = nn.Parameter(torch.full((config.rounds,), log(0.1)))
-        self.log_support = nn.Parameter(torch.full((config.rounds,), log(0.01)))
+        # sources outside must move freely: there the weight is one on the step only
+        self.log_support = nn.Parameter(torch.full((config.rounds,), log(1e-4 if config.total else 0.01)))
 
     def invert(self, given: Given, run: Run = at_once) -> Answer:
         """χ inside the support; its mean is arbitrary."""
-        scale = given.scale()
-        state = Splitting(given.over(scale))
-        box = bounds(given.support)
+        s = given.support
+        tissue = grown(s, GAP_MM, given.voxel_mm) if self.config.total else s
+        beyond = background(given, 1 - tissue, self.config.start) if self.config.total else None
+        left = given if beyond is None else replace(given, field=given.field - given.d(beyond))
+        scale = left.scale()
+        state = Splitting(left.over(scale), tissue, torch.ones_like(s) if self.config.total else s)
+        box = bounds(s)
         strength = torch.zeros_like(given.field)
         spread = strength
         for k in range(self.config.rounds):
@@ -85,18 +98,22 @@ class AdaptiveTV(nn.Module):
                 [given.geometry, nn.functional.one_hot(torch.tensor(k), self.config.rounds).to(looks)]
             )
             said = run(self.guides[0 if self.config.shared else k], looks, told)
-            strength, added, spread = (put(said[:, i], box, given.support) for i in range(3))
+            strength, added, spread = (put(said[:, i], box, s) for i in range(3))
             strength = strength.clamp(-6, 6)
-            state.chi = state.chi + given.support * added
-        s = given.support
-        return Answer(s * state.chi * scale, s * spread.clamp(-12, 6).exp() * scale)
+            state.chi = state.chi + s * added
+        if beyond is not None:
+            beyond = beyond + (1 - s) * state.chi * scale
+        return Answer(s * state.chi * scale, s * spread.clamp(-12, 6).exp() * scale, beyond)
 
 
 class Splitting:
     """Where the alternating directions stand: χ, its field, and the scaled duals of the three splits."""
 
-    def __init__(self, given: Given) -> None:
-        self.f, self.w2, self.support = given.field, given.weight.square(), given.support
+    def __init__(
+        self, given: Given, tissue: Float[Tensor, "n x y z"], room: Float[Tensor, "n x y z"]
+    ) -> None:
+        """Edges are counted within `tissue`; there are sources only in `room`."""
+        self.f, self.w2, self.support, self.room = given.field, given.weight.square(), given.support, room
         self.weight, self.kernel = given.weight, given.kernel
         size: Size = (self.f.shape[1], self.f.shape[2], self.f.shape[3])
         mean = exp(sum(log(v) for v in given.voxel_mm) / 3)
@@ -104,7 +121,7 @@ class Splitting:
         self.voxel: Vector = (v[0] / mean, v[1] / mean, v[2] / mean)
         self.grid = Grid.of(size, self.voxel)
         self.laplacian = laplacian_symbol(size, self.voxel).to(self.f)
-        self.inner = torch.stack([_faces(s) for s in self.support])
+        self.inner = torch.stack([_faces(t) for t in tissue])
         self.chi, self.field = torch.zeros_like(self.f), torch.zeros_like(self.f)
         self.dual, self.outside = torch.zeros_like(self.f), torch.zeros_like(self.f)
         zero = torch.zeros_like(self.f[0])
@@ -129,8 +146,8 @@ class Splitting:
         """One iteration."""
         tv, data, support = self.mu
         rhs = tv * torch.stack([edge.step(x) for edge, x in zip(self.edges, self.chi, strict=True)])
-        self.outside = (self.outside + self.chi) * (1 - self.support)
-        rhs = rhs + support * (self.chi * self.support - self.outside)
+        self.outside = (self.outside + self.chi) * (1 - self.room)
+        rhs = rhs + support * (self.chi * self.room - self.outside)
         v = self.field + self.dual
         z = v + self.w2 / (self.w2 + data) * (self.f - v)
         self.dual = v - z

@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from k2chi.nets.background import background
 from k2chi.nets.boxes import bounds, put
 from k2chi.nets.given import Answer, Given
 from k2chi.nets.regulariser import Regulariser
 from k2chi.nets.running import Run, at_once
 from k2chi.ops.fourier import SPACE
-from k2chi.solve.cg import cg
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Unrolled(nn.Module):
     def invert(self, given: Given, run: Run = at_once) -> Answer:
         """χ inside the support; its mean is arbitrary."""
         s, w2 = given.support, given.weight.square()
-        outside = self._background(given) if self.config.total else torch.zeros_like(given.field)
+        outside = background(given, 1 - s, self.config.start) if self.config.total else torch.zeros_like(s)
         left = given.field - given.d(outside) if self.config.total else given.field
         local = Given(left, given.weight, s, given.kernel, given.voxel_mm, given.b0_dir)
         scale = local.scale()
@@ -90,16 +90,3 @@ class Unrolled(nn.Module):
         spectrum = torch.fft.rfftn(w2 * residual, dim=SPACE) * (d / (d.square() + self.log_mu[k].exp()))
         out: Tensor = torch.fft.irfftn(spectrum, s=residual.shape[-3:], dim=SPACE)
         return out
-
-    def _background(self, given: Given) -> Float[Tensor, "n x y z"]:
-        """Sources outside the support that explain most of the field; not learned."""
-        with torch.no_grad():
-            d, w2 = given.d, given.weight.square()
-            free = 1 - given.support
-            return cg(
-                lambda u: free * d.H(w2 * d(u)),
-                free * d.H(w2 * given.field),
-                iterations=self.config.start,
-                tolerance=1e-4,
-                what="background",
-            )

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
-from k2chi.data import Grid, Size
+from k2chi.data import Grid, Size, Vector
 from k2chi.ops.fourier import fast_size
 
 
@@ -56,3 +56,18 @@ def box_around(mask: Bool[Tensor, "x y z"], factor: float = 1.0, margin: int = 0
         start.append((low + high - size) // 2)
         shape.append(size)
     return Box((start[0], start[1], start[2]), (shape[0], shape[1], shape[2]))
+
+
+def grown(
+    mask: Shaped[Tensor, "*batch x y z"], by_mm: float, voxel_mm: Vector
+) -> Shaped[Tensor, "*batch x y z"]:
+    """The mask and all voxels within `by_mm` of it, centre to centre; wraps around the array."""
+    u, v, w = voxel_mm
+    a, b, c = (int(by_mm / e) for e in voxel_mm)
+    out = mask
+    for i in range(-a, a + 1):
+        for j in range(-b, b + 1):
+            for k in range(-c, c + 1):
+                if (i * u) ** 2 + (j * v) ** 2 + (k * w) ** 2 <= by_mm**2:
+                    out = torch.maximum(out, torch.roll(mask, (i, j, k), (-3, -2, -1)))
+    return out

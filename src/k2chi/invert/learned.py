@@ -35,8 +35,9 @@ class Learned:
 
     weights: str = DEFAULT
     """Name of weights in the package, or a .safetensors file that `k2chi train` made."""
-    refine: int = 8
-    """Steps that fit the map to this scan's own field; more: closer to the data, and to their noise."""
+    refine: int | None = None
+    """Steps that fit the map to this scan's own field; more: closer to the data, and to their noise.
+    Left out: as many as suit the network."""
     half: bool = False
     """Compute the network's layers in bfloat16; the dipole operator stays in single precision."""
     openvino: bool = False
@@ -45,7 +46,7 @@ class Learned:
     """Larger volumes go through the layers in overlapping slabs, to save memory."""
 
     def __post_init__(self) -> None:
-        if self.refine < 0 or self.most_voxels < 1_000_000:
+        if (self.refine or 0) < 0 or self.most_voxels < 1_000_000:
             raise ValueError("Learned needs refine of at least 0 and most_voxels of at least a million")
 
     def __call__(self, local: Field) -> Chi:
@@ -67,7 +68,8 @@ class Learned:
         with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=self.half):
             axial = bool(net.axial)
             answer: Answer = axial_invert(net, given, run) if axial else net.invert(given, run)  # type: ignore
-        chi = refined(answer, given, self.refine)
+        steps = known.card.network.refine if self.refine is None else self.refine
+        chi = refined(answer, given, steps)
         back = sorted(range(3), key=order.__getitem__)
         chi = chi[0].permute(back).contiguous()
         out = p.answer(chi, (), (p.misfit(p.d(chi)),))

@@ -22,13 +22,14 @@ class LearnedTotal:
 
     weights: str = "unrolled-small-total"
     """Name of weights in the package, or a .safetensors file that `k2chi train` made."""
-    refine: int = 8
-    """Steps that fit the map, and the sources outside, to this scan's own field."""
+    refine: int | None = None
+    """Steps that fit the map, and the sources outside, to this scan's own field. Left out: as many
+    as suit the network."""
     half: bool = False
     """Compute the network's layers in bfloat16."""
 
     def __post_init__(self) -> None:
-        if self.refine < 0:
+        if (self.refine or 0) < 0:
             raise ValueError(f"LearnedTotal refine {self.refine} is no number of steps: choose 0 or more")
 
     def __call__(self, total: Field) -> Chi:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from k2chi.invert.learned import Learned, refined
+from k2chi.invert.learned import refined
 from k2chi.learn.anatomy import demeaned
 from k2chi.learn.batch import Batch, Draw
 from k2chi.learn.recipes import Recipe
@@ -35,8 +35,9 @@ class Held:
 def said(recipe: Recipe, weights: Mapping[str, Tensor], batch: Batch) -> Answer:
     """The refined answer of a network of these weights."""
     answer = answer_of(recipe, weights, batch)
+    steps = recipe.network.refine
     with torch.inference_mode():
-        return replace(answer, chi=refined(answer, batch.given(), Learned.refine))
+        return replace(answer, chi=refined(answer, batch.given(), steps))
 
 
 def held(

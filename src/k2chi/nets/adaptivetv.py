@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from math import exp, log
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -27,6 +28,9 @@ GAP_MM = 1.6
 @dataclass(frozen=True)
 class AdaptiveTVConfig:
     """Rounds of alternating directions, each followed by a look of the guide."""
+
+    refine: ClassVar[int] = 0
+    """Steps on the data that its maps want: its own iterations fit them."""
 
     rounds: int = 4
     """Looks of the guide."""

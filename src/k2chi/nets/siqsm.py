@@ -1,6 +1,7 @@
 """SI-QSM: two branches for field and mask, residual blocks that keep their input, dilated kernels."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -17,6 +18,9 @@ DIVISOR = 16
 @dataclass(frozen=True)
 class SIQSMConfig:
     """The scale-invariant network as released: 23.35 million parameters at `width` 32."""
+
+    refine: ClassVar[int] = 8
+    """Steps on the data that its maps want."""
 
     width: int = 32
     """Features of the first level; the others are 2, 4, 8 and 16 times as wide."""

@@ -1,6 +1,7 @@
 """U-Nets that map field to χ directly: DeepQSM and QSMnet+."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,9 @@ from k2chi.ops.fourier import crop_to, pad_to
 @dataclass(frozen=True)
 class UNetConfig:
     """Contract and expand: two convolutions a level, channels doubled at each, skips that concatenate."""
+
+    refine: ClassVar[int] = 8
+    """Steps on the data that its maps want."""
 
     width: int = 16
     """Channels of the first level."""

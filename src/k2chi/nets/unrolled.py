@@ -1,6 +1,7 @@
 """Our own: steps that apply the scan's true dipole operator, each followed by a small learned regulariser."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -17,6 +18,9 @@ from k2chi.ops.fourier import SPACE
 @dataclass(frozen=True)
 class UnrolledConfig:
     """Data consistency and regulariser in turn, for any voxel shape and B0 direction."""
+
+    refine: ClassVar[int] = 8
+    """Steps on the data that its maps want."""
 
     steps: int = 4
     """Rounds of data consistency and regulariser."""

@@ -14,6 +14,7 @@ from k2chi.nets.given import Answer, Given
 from k2chi.nets.running import ByOpenVINO, InSlabs, Run, at_once
 from k2chi.nets.weights import Trained, trained
 from k2chi.ops.dipole import dipole_kernel
+from k2chi.ops.fourier import SPACE
 from k2chi.progress import track
 
 DEFAULT = "unrolled-small"
@@ -82,12 +83,18 @@ class Learned:
 def refined(answer: Answer, given: Given, steps: int) -> Float[Tensor, "n x y z"]:
     """χ after descent of ½‖w(Dχ − f)‖² from the network's map, within the support.
 
-    Where the network explained a background, its sources outside move along, or χ would take their field.
+    Networks leave the mean of χ open, but its field at the rim is one that short steps cannot undo, so
+    the mean that the data want comes first. Where the network explained a background, its sources outside
+    move along, or χ would take their field.
     """
     d, w2, s = given.d, given.weight.square(), given.support
-    chi, room = answer.chi, s
+    chi, room = answer.chi * s, s
     if answer.beyond is not None:
         chi, room = chi + answer.beyond, s + (1 - s) * (given.weight == 0)
+    if steps:
+        even = d(s)
+        off = (w2 * even * (given.field - d(chi))).sum(SPACE, keepdim=True)
+        chi = chi + s * off / (w2 * even.square()).sum(SPACE, keepdim=True).clamp_min(1e-12)
     for _ in track(steps, "refinement"):
         chi = chi - 2.0 * room * d.H(w2 * (d(chi) - given.field))
     return chi * s

@@ -169,6 +169,54 @@ def test_transform_brings_a_moved_mask_back(scan):
     assert (both[0] == both[1]).mean() > 0.9999
 
 
+def test_sheets_show_magnitude_and_flair_where_chi_is(scan, monkeypatch):
+    """Ten panels a lesion; a FLAIR whose header is off is brought back by the same matrix as the mask."""
+    from k2chi.app import lesionfigure
+
+    image = nib.load(scan / "drawn.nii.gz")
+    a = image.affine.copy()
+    a[2, 3] += 6
+    values, off = torch.from_numpy(np.asarray(image.dataobj)), Grid((45, 45, 40), as_affine(a))
+    write(scan / "off.nii.gz", values > 0, off)
+    write(scan / "off_flair.nii.gz", 5.0 * values, off)
+    np.savetxt(scan / "shift.txt", np.array([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, -6], [0, 0, 0, 1]]))
+    made, pages = [], lesionfigure.pages
+
+    def seen(*args, beside):
+        made.append((beside, pages(*args, beside=beside)))
+        return made[0][1]
+
+    monkeypatch.setattr(lesionfigure, "pages", seen)
+    done = k2chi(
+        scan / "chi.nii.gz", scan / "off.nii.gz", scan / "o.tsv", "--transform", scan / "shift.txt",
+        "--flair-grid", scan / "off_flair.nii.gz", "--magnitude", scan / "mag.nii.gz",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    ((beside, ((_, sheet),)),) = made
+    assert list(beside) == ["magnitude", "FLAIR"]
+    mask = torch.from_numpy(np.asarray(nib.load(scan / "mask.nii.gz").dataobj)) > 0
+    assert ((beside["FLAIR"] > 2.5) == mask).float().mean() > 0.995
+    assert len(sheet.axes) == 10 * len(table(scan / "o.tsv"))
+    windows = {im.get_clim() for ax in sheet.axes for im in ax.images}
+    assert windows == {
+        lesionfigure.WINDOW_PPM, (0.0, 5.0), (0.0, float(np.quantile(beside["magnitude"], 0.995)))
+    }  # fmt: skip
+    assert [ax.get_title("left") for ax in sheet.axes[3:10]].count("FLAIR") == 1
+    titles = [ax.get_title("left") for ax in sheet.axes]
+    assert titles.count("FLAIR") == titles.count("magnitude") == len(table(scan / "o.tsv"))
+
+
+def test_overwriting_takes_away_what_the_run_before_left(scan):
+    """Its pictures and numbers go if this run makes none; a file that somebody else put there stays."""
+    chi, out = scan / "chi.nii.gz", scan / "o.tsv"
+    assert k2chi(chi, scan / "drawn.nii.gz", out).exit_code == 0
+    (scan / "o_2.png").write_bytes(b"mine")
+    assert {"o_1.png", "o_drawn_dseg.nii.gz"} < {p.name for p in scan.iterdir()}
+    assert k2chi(chi, scan / "mask.nii.gz", out, "--no-figure", "--overwrite").exit_code == 0
+    left = {p.name for p in scan.glob("o[._]*")}
+    assert left == {"o.tsv", "o.json", "o_profile.tsv", "o_dseg.nii.gz", "o_written.json", "o_2.png"}
+
+
 def test_bad_input(scan):
     """Exit code 2, one sentence, and nothing written."""
     chi, mask = scan / "chi.nii.gz", scan / "mask.nii.gz"
@@ -216,7 +264,7 @@ def test_nothing_half_written(scan, monkeypatch):
     """A failure while the pictures are drawn leaves no table behind."""
     from k2chi.app import lesionfigure
 
-    def fail(*args):
+    def fail(*args, **more):
         raise OSError(28, "no space", "disk")
 
     monkeypatch.setattr(lesionfigure, "pages", fail)

@@ -230,6 +230,19 @@ def test_sentences_share_their_notes(reads, tmp_path):
     }
 
 
+def test_overwriting_takes_away_figures_of_the_run_before(flow, tmp_path):
+    out = tmp_path / "out"
+    assert call(flow, "--test", "deming", *PAIR, "--out", out).exit_code == 0
+    (out / "figures" / "mine.png").write_bytes(b"mine")
+    assert call(flow, "--test", "pearson", *PAIR, "--out", out, "--overwrite").exit_code == 0
+    assert {p.name for p in (out / "figures").iterdir()} == {
+        "mine.png",
+        "pearson.png",
+        "pearson.svg",
+        "pearson.pdf",
+    }
+
+
 def test_a_region_that_lacks_a_method_does_not_stop_the_others(regions, tmp_path):
     """It has no pairs, and the table says whose are missing."""
     rows = [r for r in regions.read_text().splitlines() if not ("GPi" in r and "DLR" in r)]

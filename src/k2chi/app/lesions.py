@@ -11,6 +11,8 @@ from k2chi.app.console import bars, plain_errors, prepare
 from k2chi.app.options import AsJson, Overwrite
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from k2chi.data import Affine, Chi
     from k2chi.io.nifti import Volume
     from k2chi.measure.lesions.parts import Labels
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 DRAWN = "_drawn_dseg.nii.gz"
 """What the file of numbers on the mask's own grid ends in."""
+RECORD = "_written.json"
+"""What the list of files ends in."""
 
 
 class Neighbours(StrEnum):
@@ -41,7 +45,10 @@ def lesions(
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT.tsv", help="Table to write.")],
     flair_grid: Annotated[
-        Path | None, typer.Option(help="FLAIR image that MASK was drawn on: MASK must lie on its grid.")
+        Path | None,
+        typer.Option(
+            help="FLAIR image that MASK was drawn on, also shown on the sheets; one grid with MASK."
+        ),
     ] = None,
     transform: Annotated[
         Path | None,
@@ -81,8 +88,9 @@ def lesions(
     """Lesions one by one: size, place, why left out, χ inside and around, rim and central vein as numbers.
 
     Writes OUT.tsv with its dictionary OUT.json, OUT_profile.tsv, the lesions' numbers on χ's grid as
-    OUT_dseg.nii.gz and on MASK's, if that is another, as OUT_drawn_dseg.nii.gz, and OUT_1.png, … The numbers
-    are given once, on MASK's grid; read the latter with --labelled to keep them. The figures describe what
+    OUT_dseg.nii.gz and on MASK's, if that is another, as OUT_drawn_dseg.nii.gz, OUT_1.png, … with χ and,
+    where they are given, magnitude and FLAIR, and the list of all as OUT_written.json. The numbers are given
+    once, on MASK's grid; read OUT_drawn_dseg.nii.gz with --labelled to keep them. The figures describe what
     the map shows; they diagnose nothing.
     """
     from dataclasses import replace
@@ -124,7 +132,10 @@ def lesions(
         "excluded": study.exclusion.words() + f"; or less than {study.whole:.0%} in χ's mask and array",
     }
     apart = None if drawn.grid == volume.grid else (labels, drawn)
-    files = write_all(out, rows, found, values, volume, figure, rules, apart)
+    beside = {} if others[0] is None else {"magnitude": others[0]}
+    if flair_grid is not None:
+        beside["FLAIR"] = shown(flair_grid, study.native.transform, volume)
+    files = write_all(out, rows, found, values, volume, beside if figure else None, rules, apart)
     stay = kept(found)
     if as_json:
         typer.echo(json.dumps({"lesions": rows, "files": [str(f) for f in files]}, ensure_ascii=False))
@@ -208,16 +219,29 @@ def on_grid(path: Path | None, like: "Volume") -> Any:
     return volume.tensor()[0].nan_to_num()
 
 
+def shown(flair: Path, motion: "Affine", like: "Volume") -> "Tensor":
+    """The FLAIR where χ lies, for the eye."""
+    from k2chi.io.nifti import read
+    from k2chi.measure.space import Transform, brought, inverse
+
+    volume = read(flair)
+    return brought(volume.tensor()[0].nan_to_num(), volume.grid, like.grid, Transform((inverse(motion),)))
+
+
 def write_all(
-    out: Path, rows: list[dict[str, Any]], found: "Found", chi: "Chi", volume: "Volume", figure: bool,
-    rules: dict[str, str], apart: "tuple[Labels, Volume] | None",
+    out: Path, rows: list[dict[str, Any]], found: "Found", chi: "Chi", volume: "Volume",
+    beside: "dict[str, Tensor] | None", rules: dict[str, str], apart: "tuple[Labels, Volume] | None",
 ) -> list[Path]:  # fmt: skip
-    """Tables, labels and pictures: made under other names first, so that all of them appear or none."""
+    """Tables, labels and pictures: made under other names first, so that all of them appear or none.
+
+    `beside` are images to show beside χ; None leaves the pictures out.
+    """
     from tempfile import TemporaryDirectory
 
     from k2chi.app import lesionfigure, lesiontable
     from k2chi.app.figures import save
     from k2chi.io.nifti import write, write_text
+    from k2chi.io.written import renewed
 
     if not out.parent.is_dir():
         raise ValueError(f"{out.parent}: there is no such folder; make it first")
@@ -237,8 +261,9 @@ def write_all(
         write(stage / f"{out.stem}_dseg.nii.gz", found.labels, volume.grid, volume.codes)
         if apart is not None:
             write(stage / (out.stem + DRAWN), apart[0], apart[1].grid, apart[1].codes)
-        if figure:
-            for n, (_, sheet) in enumerate(lesionfigure.pages(found.lesions, found.labels, chi)):
+        if beside is not None:
+            sheets = lesionfigure.pages(found.lesions, found.labels, chi, beside=beside)
+            for n, (_, sheet) in enumerate(sheets):
                 save(sheet, stage / f"{out.stem}_{n + 1}.png")
-        files = sorted(stage.iterdir())
-        return [f.replace(out.parent / f.name) for f in files]
+        files = [f.replace(out.parent / f.name) for f in sorted(stage.iterdir())]
+    return [*files, renewed(out.with_name(out.stem + RECORD), files)]

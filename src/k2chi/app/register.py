@@ -52,11 +52,13 @@ def register(
     """Lay one scan on another: transform, overlay, quality numbers, and labels with their own interpolation.
 
     Writes OUT_0GenericAffine.mat (and OUT_1Warp.nii.gz, OUT_1InverseWarp.nii.gz), OUT_xfm.json,
-    OUT_moved.nii.gz and OUT_overlay.png; for rigid also OUT_moving-to-fixed.txt for `k2chi lesions`.
+    OUT_moved.nii.gz and OUT_overlay.png; for rigid also OUT_moving-to-fixed.txt for `k2chi lesions`; and the
+    list of all as OUT_written.json.
     """
     from k2chi.app import figures, overlay
     from k2chi.io.register import Rigid, SyN
     from k2chi.io.register import register as lay
+    from k2chi.io.written import renewed
     from k2chi.measure.space import Transform, require_overlap
 
     if not out.parent.is_dir():
@@ -92,7 +94,8 @@ def register(
     picture = out.with_name(f"{out.name}_overlay.png")
     drawn = overlay.registration(other.image, found.moved, inside, b.grid, title, found.quality)
     figures.save(drawn, picture)
-    tell(found, [*files, picture], as_json)
+    files = [*files, picture]
+    tell(found, [*files, renewed(out.with_name(f"{out.name}_written.json"), files)], as_json)
 
 
 def one(path: Path) -> "Volume":

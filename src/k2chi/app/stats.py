@@ -167,6 +167,7 @@ def write(
     """All tables and figures, or none."""
     from k2chi.app import statout
     from k2chi.io.derivatives import dumps, staged
+    from k2chi.io.written import renewed
 
     texts = {
         "stats.tsv": statout.delimited(rows, unit, "\t", "n/a"),
@@ -182,7 +183,8 @@ def write(
         if figures:
             draw(stage / "figures", rows, grids, unit)
         made = sorted(p.relative_to(stage) for p in stage.rglob("*") if p.is_file())
-    return [out / p for p in made]
+    files = [out / p for p in made]
+    return [*files, renewed(out / "written.json", files)]
 
 
 def draw(folder: Path, rows: "Sequence[Row]", grids: "dict[tuple[str, str], Grid]", unit: str) -> None:

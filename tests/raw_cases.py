@@ -69,104 +69,103 @@ class Plan:
 
 def raw_of(images, maps, plan=Plan(), te_s=(0.02,), grid=None):
     """The `Raw` of images (echo, x, y, z) seen by coils of `maps` (coil, x, y, z), by `plan`."""
-    coils, *shape = maps.shape
-    nx, ny, nz = shape
-    wide = round(nx * plan.oversampling)
-    sx, sy, sz = plan.skip
-    samples = len(plan.position) or wide - sx
-    matrix = (nx if not sx else -(-samples * nx // wide), ny - sy, nz if plan.slices else nz - sz)
-    centre = (matrix[0] - (nx - nx // 2), ny // 2 - sy, nz // 2 if plan.slices else nz // 2 - sz)
-    order = _order(plan, matrix, centre)
-    generator = torch.Generator().manual_seed(plan.seed)
-    encoding = Encoding(
-        matrix,
-        centre,
-        samples,
-        wide // 2 - sx,
-        plan.oversampling,
-        tuple(plan.position),
-        plan.slices,
-        train=matrix[1] // plan.shots if plan.shots else 1,
-        spacing_s=plan.spacing_s if plan.shots else 0.0,
+    scan = _Scan(images, maps, plan, te_s)
+    return Raw(
+        grid or Grid.of(tuple(maps.shape[1:])),
+        Scan(tuple(te_s), 3.0),
+        scan.encoding,
+        len(maps),
+        scan.lines,
+        scan.navigators if plan.shots and plan.navigators else None,
+        scan.reference if plan.reference[0] else None,
+        scan.noise,
     )
-    position = torch.tensor(plan.position or range(-(wide // 2) + sx, wide - wide // 2), dtype=torch.float64)
-    errors = torch.randn(10**5, generator=generator, dtype=torch.float64) * plan.shot_rad
 
-    def taken(echo, labels, fy, fz):
-        """Samples at frequencies fy, fz (fz: index of the slice), with every error."""
-        k = _transformed(images[echo] * maps, fy, fz, plan.slices)
-        x = torch.arange(nx, dtype=torch.float64) - nx // 2
-        sign = torch.where(labels.reverse, 0.5, -0.5).double()[:, None]
-        k = k * torch.exp(1j * sign * (plan.ghost[0] + plan.ghost[1] * x))[:, None]
-        since = labels.time_s - plan.tr_s * torch.floor(labels.time_s / plan.tr_s) - te_s[echo]
-        length = max(float(order.time_s.max()), 1e-9)
-        rad = errors[(labels.shot + 1000 * labels.average)]
-        rad = rad + 2 * torch.pi * (plan.drift_hz * labels.time_s / length * te_s[echo] + plan.off_hz * since)
-        k = k * torch.exp(1j * rad)[:, None, None]
-        e = torch.exp(-2j * torch.pi * position[:, None] * x / wide) / wide**0.5
-        s = k @ e.mT
-        s = torch.where(labels.reverse[:, None, None], s.flip(-1), s)
-        hiss = torch.randn(s.shape, generator=torch.Generator().manual_seed(plan.seed + 1), dtype=s.dtype)
-        return (s + plan.noise * hiss).to(torch.complex64)
 
-    def lines(echo):
-        for start in range(0, len(order.ky), plan.block):
-            part = order[start : start + plan.block]
-            fz = part.kz if plan.slices else part.kz - centre[2]
-            yield replace(part, data=taken(echo, part, part.ky - centre[1], fz))
+class _Scan:
+    """The readouts of a plan, worked out when they are asked for."""
 
-    def navigators(echo):
+    def __init__(self, images, maps, plan, te_s):
+        self.images, self.maps, self.plan, self.te_s = images, maps, plan, te_s
+        nx, ny, nz = maps.shape[1:]
+        self.wide = wide = round(nx * plan.oversampling)
+        sx, sy, sz = plan.skip
+        matrix = (nx if not sx else -(-(wide - sx) * nx // wide), ny - sy, nz if plan.slices else nz - sz)
+        centre = (matrix[0] - (nx - nx // 2), ny // 2 - sy, nz // 2 if plan.slices else nz // 2 - sz)
+        self.encoding = Encoding(
+            matrix,
+            centre,
+            len(plan.position) or wide - sx,
+            wide // 2 - sx,
+            plan.oversampling,
+            tuple(plan.position),
+            plan.slices,
+            train=matrix[1] // plan.shots if plan.shots else 1,
+            spacing_s=plan.spacing_s if plan.shots else 0.0,
+        )
+        self.order = _order(plan, matrix, centre)
+        generator = torch.Generator().manual_seed(plan.seed)
+        self.errors = torch.randn(10**5, generator=generator, dtype=torch.float64) * plan.shot_rad
+        hiss = torch.randn(len(maps), 4096, generator=generator, dtype=torch.complex128) * plan.noise
+        self.noise = hiss.to(torch.complex64) if plan.noise else None
+
+    def lines(self, echo):
+        """All readouts, in blocks."""
+        _, cy, cz = self.encoding.centre
+        for start in range(0, len(self.order.ky), self.plan.block):
+            part = self.order[start : start + self.plan.block]
+            fz = part.kz if self.plan.slices else part.kz - cz
+            yield replace(part, data=self._taken(echo, part, part.ky - cy, fz))
+
+    def navigators(self, echo):
         """Three readouts (+ − +) before the first readout of every shot."""
+        order, plan = self.order, self.plan
         first = torch.tensor([i for i in range(len(order.shot)) if _new(order, i)])
         part = order[first.repeat_interleave(3)]
         turn = torch.arange(3).repeat(len(first))
         begin = torch.floor(part.time_s / plan.tr_s) * plan.tr_s
         part = replace(
             part,
-            ky=torch.full_like(part.ky, centre[1]),
+            ky=torch.full_like(part.ky, self.encoding.centre[1]),
             reverse=turn % 2 == 1,
             time_s=begin + plan.spacing_s * (turn + 1),
         )
         fz = part.kz if plan.slices else torch.zeros_like(part.kz)
-        return replace(part, data=taken(echo, part, torch.zeros_like(part.ky), fz))
+        return replace(part, data=self._taken(echo, part, torch.zeros_like(part.ky), fz))
 
-    def reference():
-        ry, rz = plan.reference
+    def reference(self):
+        """A small scan without errors, one readout an excitation."""
+        ry, rz = self.plan.reference
         fy, fz = torch.meshgrid(torch.arange(ry) - ry // 2, torch.arange(rz) - rz // 2, indexing="ij")
-        n = fy.numel()
-        none = torch.zeros(n, dtype=torch.int64)
-        part = Lines(
-            torch.zeros(n, 0, 0, dtype=torch.complex64),
-            fy.flatten() + centre[1],
-            fz.flatten() + centre[2],
-            none,
-            none,
-            none > 0,
-            torch.zeros(n, dtype=torch.float64),
-        )
-        calm = replace(part, data=_calm(images[0] * maps, part, position, wide, centre))
-        yield calm
+        fy, fz, (_, cy, cz) = fy.flatten(), fz.flatten(), self.encoding.centre
+        none = torch.zeros(len(fy), dtype=torch.int64)
+        data = _transformed(self.images[0] * self.maps, fy, fz, False) @ self._readout().mT
+        yield Lines(data.to(torch.complex64), fy + cy, fz + cz, none, none, none > 0, none.double())
 
-    return Raw(
-        grid or Grid.of((nx, ny, nz)),
-        Scan(tuple(te_s), 3.0),
-        encoding,
-        coils,
-        lines,
-        navigators if plan.shots and plan.navigators else None,
-        reference if plan.reference[0] else None,
-        (torch.randn(coils, 4096, generator=generator, dtype=torch.complex128) * plan.noise).to(
-            torch.complex64
-        )
-        if plan.noise
-        else None,
-    )
+    def _taken(self, echo, labels, fy, fz):
+        """Samples at frequencies fy, fz (fz: index of the slice), with every error."""
+        plan = self.plan
+        k = _transformed(self.images[echo] * self.maps, fy, fz, plan.slices)
+        x = torch.arange(k.shape[2], dtype=torch.float64) - k.shape[2] // 2
+        sign = torch.where(labels.reverse, 0.5, -0.5).double()[:, None]
+        k = k * torch.exp(1j * sign * (plan.ghost[0] + plan.ghost[1] * x))[:, None]
+        since = labels.time_s - plan.tr_s * torch.floor(labels.time_s / plan.tr_s) - self.te_s[echo]
+        length = max(float(self.order.time_s.max()), 1e-9)
+        drift = plan.drift_hz * labels.time_s / length * self.te_s[echo]
+        rad = self.errors[labels.shot + 1000 * labels.average]
+        k = k * torch.exp(1j * (rad + 2 * torch.pi * (drift + plan.off_hz * since)))[:, None, None]
+        s = k @ self._readout().mT
+        s = torch.where(labels.reverse[:, None, None], s.flip(-1), s)
+        hiss = torch.randn(s.shape, generator=torch.Generator().manual_seed(plan.seed + 1), dtype=s.dtype)
+        return (s + plan.noise * hiss).to(torch.complex64)
 
-
-def _calm(image, part, position, wide, centre):
-    x = torch.arange(image.shape[1], dtype=torch.float64) - image.shape[1] // 2
-    e = torch.exp(-2j * torch.pi * position[:, None] * x / wide) / wide**0.5
-    return (_transformed(image, part.ky - centre[1], part.kz - centre[2], False) @ e.mT).to(torch.complex64)
+    def _readout(self):
+        """From the image along x to the samples of a forward readout."""
+        n, wide = self.maps.shape[1], self.wide
+        places = self.plan.position or range(-(wide // 2) + self.plan.skip[0], wide - wide // 2)
+        x = torch.arange(n, dtype=torch.float64) - n // 2
+        k = torch.tensor(places, dtype=torch.float64)
+        return torch.exp(-2j * torch.pi * k[:, None] * x / wide) / wide**0.5
 
 
 def _transformed(image, fy, fz, slices):

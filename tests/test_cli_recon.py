@@ -52,6 +52,13 @@ def kspace(coils=3):
     return (k + 1e-3 * torch.randn(k.shape, dtype=k.dtype, generator=g)).to(torch.complex64).numpy()
 
 
+@pytest.fixture
+def no_pages(monkeypatch):
+    """Records without the page for reading, whose figures cost more than all else here."""
+    monkeypatch.setattr("k2chi.app.report.html", lambda *_: "")
+    monkeypatch.setattr("k2chi.app.recon.page", lambda *_: "")
+
+
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     """A file of raw data with noise and a protocol."""
@@ -123,6 +130,7 @@ def test_images_are_those_that_were_scanned(images):
     assert np.abs(first)[~inside].mean() < 0.02 * np.abs(first)[inside].mean()
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_raw_data_to_chi_in_one_step_or_two(raw, images, tmp_path):
     """One recipe, the same map."""
     one = call("qsm", raw, tmp_path / "one", *SMALL, *FAST, "--json")
@@ -138,6 +146,7 @@ def test_raw_data_to_chi_in_one_step_or_two(raw, images, tmp_path):
     assert "coil sensitivities were found" in (tmp_path / "one" / "methods.md").read_text()
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_bids_names_and_parts(raw, tmp_path):
     """A subject's name makes a data set; k2chi bids finds it."""
     out = tmp_path / "set"
@@ -154,6 +163,7 @@ def test_bids_names_and_parts(raw, tmp_path):
     assert call("recon", raw, out, "--name", "scan 1", *SMALL).exit_code == 2
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_epi_is_t2starw_with_its_facts(tmp_path):
     """BIDS keeps EPI out of MEGRE; distortion depends on the effective echo spacing."""
     shape = (16, 12, 8)
@@ -213,6 +223,7 @@ def test_epi_is_unwarped_by_a_field_map_of_another_grid(tmp_path):
     assert "do not overlap" in done.output
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_qsm_takes_a_mask_for_raw_data(raw, images, tmp_path):
     """On the grid of the images; one of another grid is refused by name, before any work."""
     like = nib.load(images[0] / "echo-1_part-mag_MEGRE.nii.gz")
@@ -239,6 +250,7 @@ def test_qsm_takes_a_mask_for_raw_data(raw, images, tmp_path):
         assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_finished_results_are_kept(raw, images, tmp_path):
     out = shutil.copytree(images[0], tmp_path / "copy")
     before = (out / "recon.json").read_text()
@@ -284,6 +296,7 @@ def test_damage_that_shows_while_reading_leaves_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_missing_noise_is_told_once(tmp_path):
     result = call(
         "recon", put(tmp_path / "a.npy", kspace(), te_s=list(TES)), tmp_path / "out", *SMALL, "--json"

@@ -50,7 +50,8 @@ def images_of(raw):
     return torch.stack([ifft(Assemble()(raw, e).data[0]) for e in range(len(raw.scan.te_s))])
 
 
-def close(found, truth=IMAGES, atol=1e-5):
+def assert_images(found, truth=IMAGES, atol=1e-5):
+    """The coil images of all echoes are those of `truth`."""
     torch.testing.assert_close(found, truth.to(torch.complex64), rtol=0, atol=atol)
 
 
@@ -59,7 +60,7 @@ def test_array_with_a_header(tmp_path, ending):
     """The image that was transformed comes back, at its place, with its protocol."""
     facts = {"RepetitionTime": 0.03, "Manufacturer": "somebody"}
     raw = open_raw(put(tmp_path / f"a{ending}", kspace(), facts=facts))
-    close(images_of(raw))
+    assert_images(images_of(raw))
     assert raw.grid.voxel_mm == (0.8, 0.8, 2.0)
     assert raw.scan.te_s == (0.004, 0.012)
     assert raw.facts == facts
@@ -70,27 +71,29 @@ def test_array_with_a_header(tmp_path, ending):
 def test_axes_in_any_order_blocks_of_any_size(tmp_path, monkeypatch):
     data = np.moveaxis(kspace(), [0, 1, 2, 3, 4], [4, 3, 1, 0, 2])
     path = put(tmp_path / "a.npy", data, axes=["y", "x", "z", "coil", "echo"])
-    close(images_of(open_raw(path)))
+    assert_images(images_of(open_raw(path)))
     monkeypatch.setattr(arrays, "BLOCK_BYTES", 8 * 3 * 16 * 8 * 2)
     assert len(list(open_raw(path).lines(0))) == 6
-    close(images_of(open_raw(path)))
+    assert_images(images_of(open_raw(path)))
 
 
 def test_conjugate_oversampled_partial_and_averages(tmp_path):
-    close(images_of(open_raw(put(tmp_path / "a.npy", kspace().conj(), conjugate=True))))
+    assert_images(images_of(open_raw(put(tmp_path / "a.npy", kspace().conj(), conjugate=True))))
     wide = torch.zeros(2, 3, 32, 12, 8, dtype=torch.complex128)
     wide[:, :, 8:24] = IMAGES
     path = put(tmp_path / "b.npy", centred_fft(wide).numpy(), oversampling=2.0)
-    close(images_of(open_raw(path)))
+    assert_images(images_of(open_raw(path)))
     part = kspace()[:, :, :, 2:, 1:]
     raw = open_raw(put(tmp_path / "c.npy", part, voxels=list(SHAPE), centre=[8, 4, 3]))
     k = centred_fft(IMAGES)
     k[..., :2, :] = 0
     k[..., :1] = 0
-    close(images_of(raw), torch.fft.fftshift(ifft(torch.fft.ifftshift(k, (-3, -2, -1))), (-3, -2, -1)))
+    assert_images(
+        images_of(raw), torch.fft.fftshift(ifft(torch.fft.ifftshift(k, (-3, -2, -1))), (-3, -2, -1))
+    )
     two = np.stack([0.5 * kspace(), 1.5 * kspace()])
     path = put(tmp_path / "d.npy", two, axes=["average", "echo", "coil", "x", "y", "z"])
-    close(images_of(open_raw(path)))
+    assert_images(images_of(open_raw(path)))
 
 
 def test_one_slice_one_echo_without_axes_of_length_one(tmp_path):
@@ -98,7 +101,7 @@ def test_one_slice_one_echo_without_axes_of_length_one(tmp_path):
         torch.fft.fft2(torch.fft.ifftshift(IMAGES[0, :, :, :, 3], (-2, -1)), norm="ortho"), (-2, -1)
     )
     path = put(tmp_path / "a.npy", flat.numpy(), axes=["coil", "x", "y"], te_s=[0.01], slices=True)
-    close(images_of(open_raw(path))[0, ..., 0], IMAGES[0, :, :, :, 3])
+    assert_images(images_of(open_raw(path))[0, ..., 0], IMAGES[0, :, :, :, 3])
 
 
 def test_zeros_were_not_measured(tmp_path):

@@ -8,6 +8,7 @@ import torch
 from raw_cases import Plan, picture, raw_of, smooth_maps
 
 from k2chi.data import Echoes, Encoding, Field, Grid, Scan
+from k2chi.io.reconstructed import epi_facts
 from k2chi.ops.fourier import ifft
 from k2chi.recon.assemble import Assemble
 from k2chi.recon.epi import Unwarp, blips_rise, echo_shifts_s, effective_spacing_s, extended, shift_voxels
@@ -19,6 +20,27 @@ from k2chi.units import hz_per_ppm
 SHAPE = (6, 64, 5)
 SPACING = 0.0005
 Y = torch.arange(SHAPE[1], dtype=torch.float64) - SHAPE[1] // 2
+
+
+def test_sidecars_tell_the_spacing_of_the_images_by_hand():
+    """Trains of 5 readouts 1.2 ms apart fill 60 lines: 0.1 ms a line of the encoded field of view, 80 voxels.
+
+    Images keep 60 of these voxels and show them as 120: lines of their smaller field of view would lie
+    80/60 further apart. 10 Hz turn the phase by 0.001 a line, so move by 80 · 0.001 = 0.08 encoded voxels,
+    which are 0.16 of the image's: 10 Hz · spacing · 120.
+    """
+    encoding = Encoding(
+        (64, 60, 1), (32, 30, 0), 128, 64, 2.0, slices=True, train=5, spacing_s=0.0012, surplus=(20, 0)
+    )
+    told = epi_facts(encoding, 80, 120)
+    assert told["EchoTrainLength"] == 5
+    assert told["EffectiveEchoSpacing"] == pytest.approx(0.0001 * 80 / 60, abs=1e-9)
+    assert 10 * told["EffectiveEchoSpacing"] * 120 == pytest.approx(0.16, rel=1e-5)
+    assert told["TotalReadoutTime"] == pytest.approx(0.0158667, abs=1e-6)  # 119 steps of 0.13333 ms
+    whole = epi_facts(replace(encoding, surplus=(0, 0)), 80, 80)
+    assert whole["EffectiveEchoSpacing"] == pytest.approx(0.0001)
+    assert whole["TotalReadoutTime"] == pytest.approx(0.0079)
+    assert "EffectiveEchoSpacing" not in epi_facts(replace(encoding, spacing_s=0.0), 80, 80)
 
 
 def hills():

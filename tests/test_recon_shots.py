@@ -8,7 +8,9 @@ from raw_cases import Plan, picture, raw_of, smooth_maps
 
 from k2chi.ops.fourier import ifft
 from k2chi.recon.assemble import Assemble
+from k2chi.recon.averages import AlignedAverages
 from k2chi.recon.readouts import Readouts, group
+from k2chi.recon.shotrank import FittedShots
 from k2chi.recon.shots import NavigatedShots, SteadyDrift, relative
 
 SHAPE = (24, 20, 6)
@@ -115,6 +117,42 @@ def test_drift_in_closed_form():
 
 def test_where_nothing_drifts_nothing_is_found():
     assert SteadyDrift()(Readouts(scan(navigators=False), 0)) is None
+
+
+WIDE = (24, 40, 12)
+SPREAD = picture(WIDE, wide=0.9)
+
+
+def without_navigators(**plan):
+    """Five interleaved shots for each partition or slice, six coils."""
+    plan = {"shots": 5, "navigators": False, "tr_s": 0.05, "block": 10**4, **plan}
+    return raw_of(SPREAD[None], smooth_maps(6, WIDE), Plan(**plan))
+
+
+@pytest.mark.parametrize("plan", [{}, {"averages": 2}, {"noise": 0.02}], ids=str)
+def test_shots_fit_without_navigators(plan):
+    """Random phases of 0.4 rad: a quarter or less of the error stays in the images of each average."""
+    raw, truth = without_navigators(shot_rad=0.4, **plan), SPREAD * smooth_maps(6, WIDE)
+    found = {}
+    for shots in (None, FittedShots()):
+        for average in range(plan.get("averages", 1)):
+            one = replace(raw, lines=lambda echo, n=average: (b[b.average == n] for b in raw.lines(echo)))
+            found[shots, average] = error(Assemble(ghost=None, shots=shots, averages=None)(one, 0), truth)
+    both = Assemble(ghost=None, shots=FittedShots(), averages=AlignedAverages())(raw, 0)
+    left = [v for (shots, _), v in found.items() if shots is not None]
+    assert min(v for (shots, _), v in found.items() if shots is None) > 0.3
+    assert max(*left, error(both, truth)) < 0.09
+
+
+def test_slices_are_left_alone():
+    """A slice has too few lines; that is told."""
+    with pytest.warns(UserWarning, match="3D scans only"):
+        assert FittedShots()(Readouts(without_navigators(slices=True), 0)) is None
+
+
+def test_shots_that_fit_are_left_alone():
+    """Nothing wrong but noise: nothing found."""
+    assert FittedShots()(Readouts(without_navigators(noise=0.05), 0)) is None
 
 
 def test_nothing_to_do():

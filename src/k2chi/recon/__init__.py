@@ -11,6 +11,7 @@ from k2chi.recon.maps import AdaptiveMaps
 from k2chi.recon.partial import POCS, Homodyne, PartialFourier, ZeroFill
 from k2chi.recon.sampling import CAIPI, PoissonDisk, Regular, Sampling
 from k2chi.recon.sense import CGSENSE, Adjoint
+from k2chi.recon.shotrank import FittedShots
 from k2chi.recon.shots import NavigatedShots, ShotCorrection, SteadyDrift
 from k2chi.recon.sparse import SparseSENSE
 from k2chi.recon.upscale import Sinc
@@ -35,6 +36,7 @@ __all__ = [
     "CoilMaps",
     "Compression",
     "ESPIRiT",
+    "FittedShots",
     "GeometricCompression",
     "GhostCorrection",
     "Homodyne",

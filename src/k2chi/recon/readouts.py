@@ -48,12 +48,13 @@ class Readouts:
         found = self.raw.navigators(self.echo) if self.raw.navigators is not None else None
         return None if found is None or not len(found.data) else self.seen(found)
 
-    def central(self, points: int) -> Lines:
-        """Readouts within `points` about the centre of k-space along each phase encoding; of all slices."""
+    def central(self, points: int, partitions: bool = False) -> Lines:
+        """Readouts within `points` about the centre of k-space along each phase encoding; of all slices, and
+        of all partitions if asked for."""
         e, found = self.raw.encoding, []
         for block in self.raw.lines(self.echo):
             near = (block.ky - e.centre[1]).abs() <= points // 2
-            if not e.slices:
+            if not e.slices and not partitions:
                 near &= (block.kz - e.centre[2]).abs() <= points // 2
             if near.any():
                 found.append(self.seen(block[near]))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from k2chi.data import Lines
 from k2chi.recon.readouts import Phase, Readouts, group
+from k2chi.recon.shotrank import FittedShots
 
 SURE = 0.005
 """Share by which a drift has to lower the entropy to be believed: less is noise, or a shift of the image."""
@@ -141,7 +142,7 @@ class SteadyDrift:
         return phase
 
 
-ShotCorrection = NavigatedShots | SteadyDrift
+ShotCorrection = NavigatedShots | FittedShots | SteadyDrift
 
 
 def relative(n: Complex[Tensor, "shot line coil x"]) -> Float[Tensor, "shot"]:

@@ -192,7 +192,7 @@ def test_image_stands_where_the_header_says(tmp_path):
 
 
 BAD = {
-    "spiral": ({"trajectory": "spiral"}, "spiral trajectory: only Cartesian"),
+    "spiral": ({"trajectory": "spiral"}, "spiral scan: only Cartesian"),
     "no TE": ({"te": ()}, "give --te"),
     "calibration": ({"factor": 2}, "no reference"),
 }

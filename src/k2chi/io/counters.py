@@ -186,11 +186,6 @@ class Readouts:
     def _check(self, scan: Scan, e: Encoding) -> None:
         c = self.counters
         image = c.kind == Kind.image
-        if not image.any():
-            found = ", ".join(f"{int((c.kind == k).sum())} {k.name}" for k in Kind if (c.kind == k).any())
-            raise ValueError(
-                f"{self.path}: holds no image readouts ({found or 'nothing at all'}): give the imaging scan"
-            )
         for name, values in (("samples", c.samples), ("coils", c.coils)):
             if len(sizes := np.unique(values[image])) > 1:
                 raise ValueError(
@@ -233,3 +228,32 @@ class Readouts:
                 "reference readouts and its centre is not fully sampled: coils cannot be told apart; "
                 "export the scan with its reference (calibration) lines"
             )
+
+
+# ---- what every format refuses
+
+
+def of_image(path: Path, kind: Int64[np.ndarray, "line"]) -> Int64[np.ndarray, "some"]:
+    """Indices of the readouts of the image. ValueError where there are none."""
+    image = np.flatnonzero(kind == Kind.image)
+    if not len(image):
+        found = ", ".join(f"{int((kind == k).sum())} {k.name}" for k in Kind if (kind == k).any())
+        raise ValueError(
+            f"{path}: holds {found or 'no'} readouts, but none of an image: give the file of the imaging scan"
+        )
+    return image
+
+
+def strength(path: Path, b0_tesla: float | None) -> float:
+    """The field strength [T]. ValueError where it is not known."""
+    if b0_tesla is None:
+        raise ValueError(f"{path}: its header has no field strength; give --b0")
+    return b0_tesla
+
+
+def unsupported(path: Path, what: str) -> ValueError:
+    """The error for a scan whose readouts lie on no grid, or belong to several slices at once."""
+    return ValueError(
+        f"{path}: a {what} scan: only Cartesian and echo-planar scans, one slice or slab at a time, are "
+        "supported; reconstruct it elsewhere, and give the complex images of each coil or echo as NIfTI"
+    )

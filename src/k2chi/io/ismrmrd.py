@@ -15,7 +15,17 @@ import numpy as np
 from jaxtyping import Int64
 
 from k2chi.data import Encoding, Grid, Raw, Scan, Vector, as_affine
-from k2chi.io.counters import Counters, Kind, Readouts, excitations, following, ranked
+from k2chi.io.counters import (
+    Counters,
+    Kind,
+    Readouts,
+    excitations,
+    following,
+    of_image,
+    ranked,
+    strength,
+    unsupported,
+)
 from k2chi.io.ismrmrdheader import BOTH, FLAGS, LPS, REVERSE, TICK_S, Header
 from k2chi.io.ismrmrdwrite import write
 from k2chi.io.nifti import ALONG_BORE
@@ -132,9 +142,7 @@ def read(
     warnings = list(header.own.get("warnings", ()))
     slices = header.points("slice", 1) > 1 or header.number("encoding/encodedSpace/matrixSize/z") == 1
     kind = _kinds(heads["flags"])
-    image = heads[kind == Kind.image]
-    if not len(image):
-        raise ValueError(f"{path}: holds {len(heads)} readouts, but none of an image: give the imaging scan")
+    image = heads[of_image(path, kind)]
     grid, place = _grid(header, image, slices, b0_world)
     encoding = _encoding(path, group, header, heads, kind, grid, slices)
     times = te_s or header.te_s()
@@ -145,9 +153,7 @@ def read(
         )
     if len(times) > count:
         warnings.append(f"the header has {len(times)} echo times for {count} echoes; the first were taken")
-    b0 = b0_tesla or header.b0_tesla()
-    if b0 is None:
-        raise ValueError(f"{path}: its header has no field strength; give --b0")
+    b0 = strength(path, b0_tesla or header.b0_tesla())
     counters = _counters(header, heads, kind, encoding, place)
     scan = Scan(times[:count], b0, _bipolar(counters, encoding))
     readouts = Readouts(path, counters, _Fetch(path, group))
@@ -157,10 +163,7 @@ def read(
 def _cartesian(header: Header, heads: np.ndarray) -> None:
     kind = (header.word("encoding/trajectory") or "cartesian").lower()
     if kind not in ("cartesian", "epi") or heads["trajectory_dimensions"].max() > 1:
-        raise ValueError(
-            f"{header.where}: a {kind} trajectory: only Cartesian and echo-planar scans are supported; "
-            "reconstruct it elsewhere, and give the complex images of each coil or echo as NIfTI"
-        )
+        raise unsupported(Path(header.where), kind)
 
 
 def _bipolar(c: Counters, e: Encoding) -> bool:

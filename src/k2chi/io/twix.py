@@ -15,7 +15,17 @@ import torch
 from jaxtyping import Bool, Int64
 
 from k2chi.data import Encoding, Grid, Raw, Scan, Vector, as_affine
-from k2chi.io.counters import Counters, Kind, Readouts, excitations, following, ranked
+from k2chi.io.counters import (
+    Counters,
+    Kind,
+    Readouts,
+    excitations,
+    following,
+    of_image,
+    ranked,
+    strength,
+    unsupported,
+)
 from k2chi.io.ismrmrdheader import LPS, TICK_S
 from k2chi.io.nifti import ALONG_BORE
 from k2chi.io.twixheader import CARTESIAN, Protocol
@@ -44,12 +54,7 @@ def read(
     protocol = Protocol(path, last.header)
     _supported(path, protocol, last.heads)
     kind = kinds(last.heads)
-    image = np.flatnonzero(kind == Kind.image)
-    if not len(image):
-        raise ValueError(
-            f"{path}: its last measurement holds {len(kind)} readouts, but none of an image: "
-            "give the file of the imaging scan"
-        )
+    image = of_image(path, kind)
     warnings: list[str] = []
     grid, place = _grid(protocol, last.heads[image], b0_world)
     echo = _echoes(path, last.heads, kind, protocol.contrasts)
@@ -59,9 +64,7 @@ def read(
         raise ValueError(f"{path}: {count} echoes, but {len(times)} echo times given; give one for each")
     counters, train = _counters(last.heads, kind, echo, place, protocol)
     encoding = _encoding(protocol, last.heads[image], grid, train)
-    b0 = b0_tesla or protocol.b0_tesla()
-    if b0 is None:
-        raise ValueError(f"{path}: its protocol has no field strength; give --b0")
+    b0 = strength(path, b0_tesla or protocol.b0_tesla())
     ways = [counters.reverse[image[echo[image] == n]].any() for n in range(count)]
     scan = Scan(tuple(times), b0, train == 1 and any(ways) and not all(ways))
     fetch = _Fetch(last, encoding, _unsteady(encoding, last.heads[image], grid))
@@ -89,10 +92,7 @@ def _supported(path: Path, protocol: Protocol, heads: Heads) -> None:
     found = [] if trajectory == CARTESIAN else [words.get(trajectory, f"trajectory {trajectory}")]
     found += [what for name, what in UNSUPPORTED.items() if flag(heads, name).any()]
     if found:
-        raise ValueError(
-            f"{path}: a {found[0]} scan: only Cartesian and echo-planar scans, one slice or slab at a time, "
-            "are supported; reconstruct it elsewhere, and give the complex images as NIfTI"
-        )
+        raise unsupported(path, found[0])
 
 
 def directions(quaternion: np.ndarray) -> np.ndarray:

@@ -80,9 +80,7 @@ def measurements(path: Path) -> list[Measurement]:
 def _places(path: Path) -> tuple[list[tuple[int, int]], bool]:
     """Begin and end of each measurement, and whether the file is of VD or later."""
     size = path.stat().st_size
-    nothing = (
-        f"{path}: no raw data of Siemens; supported are twix (.dat), ISMRMRD (.h5), and arrays with a header"
-    )
+    nothing = f"{path}: no raw data of Siemens: give the .dat file of a measurement, or open it by `open_raw`"
     with open(path, "rb") as file:
         start = file.read(hdr_def.MultiRaidFileHeader.itemsize)
         if len(start) < 8:

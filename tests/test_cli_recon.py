@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 import torch
 from raw_cases import Plan, picture, raw_of, smooth_maps
 from test_cli import call
+from test_io_ismrmrd import changed
 from test_io_rawdata import put
-from test_io_twix import case, written
+from test_io_twix import case, changing, shorter, written
 
 from k2chi import config
 from k2chi.data import Grid, as_affine
@@ -283,6 +285,57 @@ def test_bad_input_leaves_nothing(command, name, tmp_path):
     assert words in result.output
     assert result.output.startswith("k2chi: ")
     assert not (tmp_path / "out").exists()
+
+
+def siemens(path, plan=Plan(), changes=(), acceleration=(1, 1), **how):
+    """A Siemens file of one echo."""
+    scan = case(plan, te_s=(0.01,))
+    scan = replace(scan, encoding=replace(scan.encoding, acceleration=acceleration))
+    return written(path.with_suffix(".dat"), scan, changes=changes, **how)
+
+
+def ismrmrd_of(path, column, value, row=-1):
+    """An ISMRMRD file with a number of a readout's header changed."""
+    return changed(write(case(te_s=(0.01,)), path.with_suffix(".h5")), column, value, row)
+
+
+def half():
+    """Every second line, nothing more."""
+    keep = torch.zeros(12, 8, dtype=torch.bool)
+    keep[::2] = True
+    return keep
+
+
+DAMAGED = {
+    "no reference": (lambda p: siemens(p, Plan(keep=half()), acceleration=(2, 1)), "no reference readouts"),
+    "counter": (lambda p: siemens(p, change=changing(Counter_Lin=77)), "line 77, but the header has 12"),
+    "sizes": (lambda p: siemens(p, change=shorter), "20, 32 samples: one matrix size"),
+    "radial": (lambda p: siemens(p, changes={"sKSpace.ucTrajectory": 2}), "a radial scan: only Cartesian"),
+    "no echo time": (lambda p: siemens(p, changes={"alTE[0]": 0}), "--te"),
+    "no strength": (lambda p: siemens(p, changes={"sTXSPEC.asNucleusInfo[0].lFrequency": None}), "--b0"),
+    "ISMRMRD counter": (
+        lambda p: ismrmrd_of(p, "kspace_encode_step_1", 99),
+        "line 99, but the header",
+    ),
+    "ISMRMRD sizes": (lambda p: ismrmrd_of(p, "number_of_samples", 30), "30, 32 samples: one matrix size"),
+    "ISMRMRD spiral": (lambda p: ismrmrd_of(p, "trajectory_dimensions", 2, 0), "only Cartesian"),
+    "ISMRMRD noise": (lambda p: ismrmrd_of(p, "flags", 1 << 18, slice(None)), "none of an image"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_scans_that_cannot_be_used_leave_nothing(name, tmp_path):
+    """Exit code 2; one sentence says which file, what is wrong and what to do; no folder, no traceback."""
+    make, words = DAMAGED[name]
+    path = make(tmp_path / "scan")
+    result = call("recon", path, tmp_path / "out")
+    said = " ".join(result.output.split())
+    assert result.exit_code == 2, said
+    assert said.startswith(f"k2chi: {path}: ")
+    assert words in said
+    assert re.search(r": give|; give|; export|; split|; reconstruct", said), said
+    assert "Traceback" not in said
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 def test_damage_that_shows_while_reading_leaves_nothing(tmp_path):

@@ -62,6 +62,8 @@ def read(
     count = int(echo[image].max()) + 1
     if len(times) != count and te_s:
         raise ValueError(f"{path}: {count} echoes, but {len(times)} echo times given; give one for each")
+    if min(times, default=0) <= 0:
+        raise ValueError(f"{path}: its header has no echo times; give --te for each of {count} echoes")
     counters, train = _counters(last.heads, kind, echo, place, protocol)
     encoding = _encoding(protocol, last.heads[image], grid, train)
     b0 = strength(path, b0_tesla or protocol.b0_tesla())

@@ -5,16 +5,19 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from heads import motion, seen, straight, turned_grid
 from images import save
 from typer.testing import CliRunner
 
 from k2chi.app.cli import app
+from k2chi.app.lesions import forward
 from k2chi.data import as_affine
 from k2chi.io import atlas as shelf
 from k2chi.io import register as engine
 from k2chi.io.nifti import write
-from k2chi.io.transforms import write_matrix
+from k2chi.io.transforms import read_matrix, write_matrix
+from k2chi.measure.alignment import dice
 from k2chi.measure.space import Transform
 
 GRID, OTHER, MOVE = straight((28, 32, 26), 2.6), turned_grid((24, 32, 26), (3.0, 2.5, 2.7)), motion()
@@ -79,6 +82,14 @@ def test_register_writes_transform_overlay_and_labels(files, known):
     assert said["B0Direction"] == pytest.approx(list(np.linalg.inv(MOVE)[:3, 2]), abs=1e-5)
     rows = np.loadtxt(folder / "reg_moving-to-fixed.txt")
     assert rows == pytest.approx(np.linalg.inv(MOVE))
+    assert np.asarray(read_matrix(folder / "reg_itk.txt")) == pytest.approx(MOVE)
+    # both are read by `k2chi lesions --transform`, which wants the way from the FLAIR to χ
+    for name in ("reg_moving-to-fixed.txt", "reg_itk.txt"):
+        assert np.asarray(forward(folder / name)) == pytest.approx(np.linalg.inv(MOVE))
+    said = json.loads((folder / "reg_xfm.json").read_text(encoding="utf-8"))["Quality"]
+    assert said["worst_mm"] < 1
+    assert len(said["octants_mm"]) == 8
+    assert "still apart by 0." in done.stdout
     assert (folder / "reg_overlay.png").stat().st_size > 20_000
     again = call("register", atlas / "head_magnitude.nii.gz", folder / "mag.nii.gz", out)
     assert again.exit_code == 2
@@ -135,6 +146,34 @@ def test_roi_brings_an_atlas_to_native_space(files, known):
     )  # fmt: skip
     whole = {r["label"]: r["volume_mm3"] for r in rows}
     assert all(r["volume_mm3"] > whole[r["label"]] for r in json.loads(weighed.stdout))
+
+
+def test_the_way_through_a_t1_is_magnitude_to_t1_to_template(files, monkeypatch):
+    """The T1 lies elsewhere; labels still come to χ, by one chain, and its brain is χ's mask moved there."""
+    folder, atlas, truth = files
+    away = motion((-8, 6, 12), (-6, 5, 3))
+    t1, brain, _ = seen(GRID, away)
+    write(folder / "t1.nii.gz", t1, GRID)
+    way = {"Rigid": np.linalg.inv(away) @ MOVE, "SyN": away}
+    masks = []
+
+    def at_once(method, moving, fixed, out, threads=0):
+        kind = type(method).__name__
+        masks.append(fixed.mask)
+        truth = Transform((as_affine(way[kind]),))
+        record = {"Transforms": [], "Seconds": 0.0}
+        return engine.judged(truth, (), moving, fixed, method.warped, record, out)
+
+    monkeypatch.setattr("k2chi.app.roiatlas.register", at_once)
+    done = call(
+        "roi", folder / "chi.nii.gz", folder / "t.tsv", "--atlas", atlas, "--magnitude",
+        folder / "mag.nii.gz", "--mask", folder / "brain.nii.gz", "--t1", folder / "t1.nii.gz",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output + done.stderr
+    labels = torch.from_numpy(np.asarray(nib.load(folder / "t_dseg.nii.gz").dataobj))
+    for n in range(1, 7):
+        assert dice(labels == n, truth == n) > 0.85
+    assert dice(masks[1], brain) > 0.97
 
 
 def test_roi_with_an_atlas_says_what_it_needs(files, known, monkeypatch):

@@ -136,6 +136,80 @@ def test_epi_readouts_are_sums_at_their_own_moment() -> None:
             assert float(error) < 2e-3, (n, sample)
 
 
+def turns(drifting: Lines, still: Lines) -> torch.Tensor:
+    """Phase of each readout against the same one without the fault [rad]."""
+    return (drifting.data * still.data.conj()).sum((1, 2)).angle().double()
+
+
+@pytest.mark.parametrize("train", [1, 3])
+def test_the_field_drifts_on_through_dummies_and_averages(train) -> None:
+    """Phase 2π · drift · time of the pulse · time since the pulse, of every readout and navigator."""
+    p = replace(GRE if train == 1 else EPI, te_s=(0.02,), tr_s=0.05, averages=2, dummies=7, alternate=True)
+    still, drifting = (
+        replace(PLAIN, protocol=p, coils=CoilArray(1), drift_hz_per_min=d)(ball).raw for d in (0.0, 6.0)
+    )
+    a, b = joined(drifting.lines(0)), joined(still.lines(0))
+    pulse = 7 + a.average * p.shots() + a.shot
+    since = a.time_s.double() - pulse * 0.05
+    first = 0.02 - 0.003 * (20 // 2) / 7 if train > 1 else 0.02
+    assert float(since.min()) == pytest.approx(first, abs=1e-5)
+    expected = tau * 0.1 * pulse * 0.05 * since
+    assert (turns(a, b) - expected).abs().max() < 1e-3
+    assert expected.max() > 0.15
+    one, two = (a[a.average == n] for n in (0, 1))
+    assert torch.equal(two.reverse, ~one.reverse)
+    if train > 1:
+        n, m = drifting.navigators(0), still.navigators(0)
+        pulse = 7 + n.average * p.shots() + n.shot
+        since = n.time_s.double() - pulse * 0.05
+        assert (turns(n, m) - tau * 0.1 * pulse * 0.05 * since).abs().max() < 1e-3
+        assert (since - (0.02 - 0.003 - 0.003 * torch.tensor([3.0, 2.0, 1.0]).repeat(210))).abs().max() < 1e-5
+        assert n.reverse.tolist() == [False, True, False] * 105 + [True, False, True] * 105
+
+
+def test_even_echoes_may_run_backwards() -> None:
+    """Bipolar: the second echo is read from the other end, and is its image but for the ghost's slope."""
+    how = replace(PLAIN, protocol=replace(GRE, bipolar=True), ghost_slope_rad=0.8)
+    sim = how(ball)
+    assert sim.raw.scan.bipolar
+    assert [bool(joined(sim.raw.lines(e)).reverse.any()) for e in (0, 1)] == [False, True]
+    x = (torch.arange(22) - 11) / 22
+    for echo, sign in ((0, 0.5), (1, -0.5)):
+        expected = signal(sim, GRE.te_s[echo]) * torch.exp(1j * sign * 0.8 * x)[:, None, None]
+        assert float((placed(sim, echo) - expected).norm() / expected.norm()) < 1e-4
+
+
+def test_fat_turns_at_its_own_frequency() -> None:
+    """A chemical shift of −3.4 ppm adds to the phase, and to nothing else."""
+
+    def fat(grid: Grid, b0_tesla: float) -> Head:
+        head = ball(grid, b0_tesla)
+        return replace(head, shift_ppm=-3.4 * head.brain.float())
+
+    a, b = PLAIN(fat), PLAIN(ball)
+    for echo, t in enumerate(GRE.te_s):
+        turn = torch.exp(1j * tau * GAMMA_BAR_MHZ_PER_T * 3.0 * -3.4 * t * a.truth.brain)
+        expected = placed(b, echo) * turn
+        assert float((placed(a, echo) - expected).norm() / expected.norm()) < 1e-3
+
+
+def test_the_reference_has_an_echo_time_of_its_own() -> None:
+    """Calibration lines by brute force, one a pulse, without ghost and reversal."""
+    p = replace(EPI, reference=(8, 5), reference_te_s=0.006)
+    sim = replace(PLAIN, protocol=replace(p, ramp=0.0), ghost_rad=0.4)(ball)
+    lines = joined(sim.raw.reference())
+    assert len(lines.ky) == 40
+    assert not lines.reverse.any()
+    axes = [torch.arange(n, dtype=torch.float64) - n // 2 for n in sim.truth.grid.shape]
+    x, y, z = torch.meshgrid(*axes, indexing="ij")
+    image = signal(sim, 0.006).to(torch.complex128)
+    for n in (0, 17, 39):
+        ky, kz = int(lines.ky[n]) - 10, int(lines.kz[n]) - 7
+        wave = torch.exp(-1j * tau * ((20 - 22) * x / 44 + ky * y / 20 + kz * z / 15))
+        expected = (image * wave).sum((1, 2, 3)) / (44 * 20 * 15) ** 0.5
+        assert float((lines.data[n, :, 20] - expected).norm() / expected.norm()) < 2e-3
+
+
 def test_navigators_are_the_middle_of_k_space() -> None:
     """Three readouts before each train; forward and backward differ by the ghost alone."""
     how = replace(PLAIN, protocol=replace(EPI, ramp=0.0), ghost_rad=0.5, ghost_slope_rad=0.0)
@@ -180,6 +254,8 @@ def test_noise_is_that_of_the_coils() -> None:
     assert a.average.tolist() == [0] * half + [1] * half
     one, two = (a.data - b.data)[:half].flatten(), (a.data - b.data)[half:].flatten()
     assert abs(float((one * two.conj()).real.mean())) < 0.05 * scale
+    second = joined(noisy.raw.lines(1)).data - joined(clean.raw.lines(1)).data
+    assert abs(float((one * second[:half].flatten().conj()).real.mean())) < 0.05 * scale
     best = noisy.maps.planes()
     whitened = torch.linalg.solve(torch.linalg.cholesky(expected), best.flatten(1))
     snr = whitened.norm(dim=0) * signal(noisy, 0.004)[0].abs().flatten() / best[0].abs().flatten()
@@ -254,6 +330,7 @@ def test_a_loop_has_the_field_of_a_loop() -> None:
     radius = (at[2] - middle[2]).norm(dim=1).mean()
     normal = torch.linalg.cross(at[2, 0] - middle[2], step[2, 0])
     normal = normal / normal.norm()
+    current = normal
     normal = normal * torch.sign(normal @ (torch.tensor(array.centre_mm).double() - middle[2]))
     depth = torch.tensor([30.0, 60.0, 90.0], dtype=torch.float64)
     b = array._field(middle[2] + depth[:, None] * normal)[2].abs()
@@ -261,6 +338,19 @@ def test_a_loop_has_the_field_of_a_loop() -> None:
     assert torch.allclose(b / b[0], law / law[0], rtol=0.02)
     wave = array._field(middle[2] + depth[:, None] * normal)[2].angle()
     assert float((wave[0] - wave[1]) % tau) == pytest.approx(tau * 30 / 260, rel=1e-3)
+    turn = torch.atan2(-current[1], current[0])  # B along the axis, as Bx − iBy
+    assert torch.exp(1j * (wave - turn + tau * depth / 260)).real.min() > 0.999
+    strong = replace(array, b0_tesla=7.0)._field(middle[2] + depth[:, None] * normal)[2].angle()
+    assert float((strong[0] - strong[1]) % tau) == pytest.approx(tau * 30 / 260 * 7 / 3 % tau, rel=1e-3)
+
+
+def test_maps_are_of_mean_one_and_of_the_scanner() -> None:
+    """Root sum of squares in the head; the wavelength is that of the protocol's field."""
+    inside = ball(GRE.grid(), 3.0).brain
+    strength = CoilArray(16)(GRE.grid()).planes()[:, inside].abs().square().sum(0).sqrt()
+    assert float(strength.mean()) == pytest.approx(1.0, abs=0.15)
+    high = replace(PLAIN, protocol=replace(GRE, b0_tesla=7.0))(ball).maps
+    assert torch.equal(high.coarse, CoilArray(4, b0_tesla=7.0)(GRE.grid()).coarse)
 
 
 def test_maps_are_smooth_enough_to_be_interpolated() -> None:

@@ -191,7 +191,8 @@ class _Machine:
             torch.full((n,), p.reference_te_s, dtype=torch.float64),
             torch.zeros(n, dtype=torch.bool),
         )
-        return self._taken(order, self.encoder(order), torch.zeros(n, dtype=torch.int64), 0, False, (98,))
+        pulse = torch.zeros(n, dtype=torch.int64)
+        return self._taken(order, self.encoder(order), pulse, 0, False, (98,), ghost=False)
 
     def _taken(
         self,
@@ -201,9 +202,10 @@ class _Machine:
         average: int,
         flip: bool,
         key: tuple[int, ...],
+        ghost: bool = True,
     ) -> Iterator[Lines]:
         """Read the lines out: along x, with ghost, frequency shifts and noise."""
-        forward, backward = self._readouts()
+        forward, backward = self._readouts(ghost)
         reverse = order.reverse ^ flip
         start = pulse.double() * self.protocol.tr_s
         shift_rad = tau * self._frequency_hz(start) * order.delay_s
@@ -224,14 +226,14 @@ class _Machine:
             when = (start + order.delay_s)[part].float()
             yield Lines(data, order.ky[part], order.kz[part], count, order.shot[part], back, when)
 
-    def _readouts(self) -> tuple[Complex[Tensor, "x sample"], Complex[Tensor, "x sample"]]:
+    def _readouts(self, ghost: bool) -> tuple[Complex[Tensor, "x sample"], Complex[Tensor, "x sample"]]:
         """From the image along x to the samples of a forward and of a reversed readout, as they are taken."""
         p, how = self.protocol, self.how
         e, x = self.encoder.readout(p.ramp), self.encoder.along()
-        if p.train == 1 and not p.bipolar:
+        if not ghost or (p.train == 1 and not p.bipolar):
             return e, e
-        ghost = how.ghost_rad * (p.train > 1) + how.ghost_slope_rad * x
-        half = torch.exp(0.5j * ghost)[:, None].to(e)
+        rad = how.ghost_rad * (p.train > 1) + how.ghost_slope_rad * x
+        half = torch.exp(0.5j * rad)[:, None].to(e)
         return e * half, (e * half.conj()).flip(1)
 
     def _frequency_hz(self, time_s: Tensor) -> Tensor:

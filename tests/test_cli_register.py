@@ -154,12 +154,13 @@ def test_the_way_through_a_t1_is_magnitude_to_t1_to_template(files, monkeypatch)
     away = motion((-8, 6, 12), (-6, 5, 3))
     t1, brain, _ = seen(GRID, away)
     write(folder / "t1.nii.gz", t1, GRID)
+    write(atlas / "head_Chimap.nii.gz", 0.01 * seen(OTHER)[2].float(), OTHER)
     way = {"Rigid": np.linalg.inv(away) @ MOVE, "SyN": away}
-    masks = []
+    scenes = []
 
     def at_once(method, moving, fixed, out, threads=0):
         kind = type(method).__name__
-        masks.append(fixed.mask)
+        scenes.append((moving, fixed))
         truth = Transform((as_affine(way[kind]),))
         record = {"Transforms": [], "Seconds": 0.0}
         return engine.judged(truth, (), moving, fixed, method.warped, record, out)
@@ -173,7 +174,39 @@ def test_the_way_through_a_t1_is_magnitude_to_t1_to_template(files, monkeypatch)
     labels = torch.from_numpy(np.asarray(nib.load(folder / "t_dseg.nii.gz").dataobj))
     for n in range(1, 7):
         assert dice(labels == n, truth == n) > 0.85
-    assert dice(masks[1], brain) > 0.97
+    template, person = scenes[1]
+    assert dice(person.mask, brain) > 0.97
+    # the atlas has χ, so it drives the warp too: the template's own, and the person's where the T1 lies
+    assert dice(template.second > 0.005, seen(OTHER)[2] > 0) > 0.99
+    there = seen(GRID, away)[2]
+    assert np.corrcoef(person.second[there > 0], there[there > 0])[0, 1] > 0.8
+    said = json.loads((folder / "t_dseg.json").read_text(encoding="utf-8"))
+    assert said["WarpFollows"] == "image and χ"
+
+
+def test_chi_drives_the_warp_if_the_atlas_has_it_and_nobody_objects(files, monkeypatch):
+    folder, atlas, _ = files
+    followed = []
+
+    def seen_by(method, moving, fixed, out):
+        followed.append((moving.second is not None, fixed.second is not None))
+        raise ValueError("enough")
+
+    monkeypatch.setattr("k2chi.app.roiatlas.register", seen_by)
+    args = (
+        "roi",
+        folder / "chi.nii.gz",
+        folder / "t.tsv",
+        "--atlas",
+        atlas,
+        "--magnitude",
+        folder / "mag.nii.gz",
+    )
+    assert "enough" in call(*args).stderr
+    write(atlas / "head_Chimap.nii.gz", 0.01 * seen(OTHER)[2].float(), OTHER)
+    for more in ((), ("--hybrid",), ("--no-hybrid",)):
+        assert "enough" in call(*args, *more).stderr
+    assert followed == [(False, False), (True, True), (True, True), (False, False)]
 
 
 def test_roi_with_an_atlas_says_what_it_needs(files, known, monkeypatch):

@@ -1,6 +1,7 @@
 """ANTs as a process: known motions found, files that ITK reads too, and bad input in words."""
 
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -115,6 +116,41 @@ def test_the_seed_and_one_thread_give_the_same_numbers(rigid, tmp_path):
     moving, fixed, *_ = scenes(MOVE)
     again = register(Rigid(threads=1), moving, fixed, tmp_path / "a")
     assert again.files[0].read_bytes() == rigid[0].files[0].read_bytes()
+
+
+@pytest.mark.parametrize(("how", "driven"), [(SyN(), 2), (SyN("information"), 2), (Rigid(), 0)])
+def test_a_second_contrast_drives_the_warp_where_both_have_one(how, driven, tmp_path, monkeypatch):
+    """ANTs is told of one metric for each contrast in the stage of the warp, each with files of its own."""
+    image, mask, labels = seen(GRID)
+    both, alone = Scene(image, GRID, mask, labels.float()), Scene(image, GRID, mask)
+    told = []
+
+    def started(words, **more):
+        told.append((words, [float(nib.load(f).get_fdata().max()) for f in sorted(more_files(words))]))
+        raise InterruptedError
+
+    def more_files(words):
+        return {
+            f.rstrip("]") for w in words if "[" in w for f in w[w.index("[") + 1 :].split(",") if ".nii" in f
+        }
+
+    monkeypatch.setattr(module.subprocess, "Popen", started)
+    for pair in ((both, both), (both, alone)):
+        with pytest.raises(InterruptedError):
+            register(how, *pair, tmp_path / "x")
+    (words, maxima), (fewer, _) = told
+    stages = " ".join(words).split("--transform")
+    assert stages[-1].count("--metric") == max(driven, 1)
+    if driven:
+        assert maxima == pytest.approx([float(image.max()), 6] * 2)  # fixed0, fixed1, moving0, moving1
+        first, second = [w.split("[")[1].split(",")[:2] for w in stages[-1].split("--metric")[1:]]
+        assert [Path(f).name for f in (*first, *second)] == [
+            "fixed0.nii",
+            "moving0.nii",
+            "fixed1.nii",
+            "moving1.nii",
+        ]
+    assert " ".join(fewer).split("--transform")[-1].count("--metric") == 1
 
 
 def test_what_cannot_be_registered_is_said(tmp_path, monkeypatch):

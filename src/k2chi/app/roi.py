@@ -63,8 +63,9 @@ def roi(
         Path | None, typer.Option(help="T1 of the same person: for an atlas whose template is a T1.")
     ] = None,
     hybrid: Annotated[
-        bool, typer.Option(help="χ drives the warp too, if the atlas has a map of it.")
-    ] = False,
+        bool | None,
+        typer.Option(help="χ drives the warp too; so if the atlas has a map of it, unless --no-hybrid."),
+    ] = None,
     mask: Annotated[
         Path | None, typer.Option(help="Where values count; χ's non-zero voxels if not given.")
     ] = None,

@@ -29,12 +29,16 @@ def bring(
     magnitude: Path,
     t1: Path | None,
     mask: Path | None,
-    hybrid: bool,
+    hybrid: bool | None,
     out: Path,
     threads: int,
 ) -> Brought:
-    """Register the atlas, write labels, shares, names, transform and overlay beside `out`."""
+    """Register the atlas, write labels, shares, names, transform and overlay beside `out`.
+
+    χ drives the warp too if the atlas has a map of it, unless `hybrid` says otherwise.
+    """
     atlas = find(name)
+    hybrid = atlas.chi is not None if hybrid is None else hybrid
     native, image = one(chi), one(magnitude)
     same_place(native, image)
     values = native.tensor()[0].nan_to_num()
@@ -42,6 +46,7 @@ def bring(
     subject = Scene(image.tensor()[0].nan_to_num(), image.grid, inside, values if hybrid else None)
     template = template_of(atlas, hybrid)
     stem = out.with_suffix("")
+    judged = []
     said = [] if t1 is None else ["the warp follows the T1, which is laid on the magnitude rigidly"]
     if t1 is None:
         found, alike = to_magnitude(atlas, template, subject, stem, threads)
@@ -51,7 +56,9 @@ def bring(
         to_t1, found = through_t1(template, subject, one(t1), stem, threads)
         transform = to_t1.transform.then(found.transform)
         said += to_t1.warnings
+        judged = [to_t1.quality]
     said += found.warnings
+    worse = max([*judged, found.quality], key=lambda q: q.worst_mm if q.told else 0)
     given = one(atlas.labels)
     moved = carried(given.tensor()[0].nan_to_num(), given.grid, native.grid, transform)
     if moved.lost:
@@ -66,12 +73,13 @@ def bring(
         "Licence": atlas.licence,
         "Citation": atlas.citation,
         "Lost": list(moved.lost),
+        "WarpFollows": "image and χ" if hybrid else "image",
     }
     text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     write_text(stem.with_name(stem.name + "_dseg.json"), text)
     laid = brought(template.image, template.grid, native.grid, transform)
     title = f"edges of the template of {atlas.name} on {magnitude.name}"
-    picture = overlay.registration(subject.image, laid, inside, native.grid, title, found.quality)
+    picture = overlay.registration(subject.image, laid, inside, native.grid, title, worse)
     figures.save(picture, stem.with_name(stem.name + "_overlay.png"))
     return Brought(labels, share, table, tuple(said))
 
@@ -114,4 +122,5 @@ def through_t1(
     mask = subject.mask
     assert mask is not None
     brain = brought(mask.float(), subject.grid, t1.grid, back) > 0.5
-    return to_mag, register(SyN(threads=threads), template, Scene(image, t1.grid, brain), stem)
+    chi = None if subject.second is None else brought(subject.second, subject.grid, t1.grid, back)
+    return to_mag, register(SyN(threads=threads), template, Scene(image, t1.grid, brain, chi), stem)

@@ -95,7 +95,8 @@ def from_folder(folder: Path) -> Atlas:
 
     `atlas.json` names `template`, `labels`, `names`, and may name `mask`, `chi`, `name`, `contrast`,
     `licence`, `citation`. Without it, the labels are the image with dseg, label or atlas in its name, the
-    template the one with T1w, magnitude or template in it. Raises ValueError if that is not clear.
+    template the one with T1w, magnitude or template in it, its χ the one with Chimap in it. Raises
+    ValueError if that is not clear.
     """
     said = read_json(folder / "atlas.json") if (folder / "atlas.json").exists() else {}
     images = sorted(p for p in folder.iterdir() if p.name.endswith((".nii", ".nii.gz")))
@@ -110,6 +111,8 @@ def from_folder(folder: Path) -> Atlas:
     names = read_names(folder / said["names"]) if "names" in said else _first_names(folder, tables)
     guess = "T1" if "t1w" in template.name.lower() else "magnitude" if "mag" in template.name.lower() else ""
     extra = {k: folder / said[k] for k in ("mask", "chi") if k in said}
+    if "chi" not in extra and len(maps := [p for p in images if "chimap" in p.name.lower()]) == 1:
+        extra["chi"] = maps[0]
     return Atlas(
         str(said.get("name", known.name if known else folder.name)),
         template,

@@ -69,7 +69,7 @@ class Scene:
     mask: Bool[Tensor, "x y z"] | None = None
     """Brain; None uses the whole image."""
     second: Float[Tensor, "x y z"] | None = None
-    """Another contrast, such as χ beside T1 (a hybrid of both drives the warp)."""
+    """Another contrast, such as χ beside T1: where both scenes have one, both drive the warp of SyN."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +122,11 @@ class SyN:
     it can diverge by centimetres, and `metric="information"` is the careful choice there. ANTs' own default
     (information) leaves most of a warp between equal contrasts uncorrected: on a known warp of 2.8 mm, 2.0
     mm were left, and 0.6 mm by correlation. Avants et al. 2008, Med Image Anal 12:26,
-    doi:10.1016/j.media.2007.06.004. Costs: see bench/RESULTS.md.
+    doi:10.1016/j.media.2007.06.004.
+
+    Caudate and putamen hardly differ from white matter in a magnitude. Where both scenes have a second
+    contrast such as χ, the sum of both metrics drives the warp: between two digital heads the caudate's Dice
+    rose from 0.60 to 0.92, and no nucleus lost. Costs: see bench/RESULTS.md.
     """
 
     metric: Literal["correlation", "information"] = "correlation"

@@ -110,6 +110,14 @@ def test_images_with_nothing_in_common_are_not_judged():
     assert octants(image, image, mask & False, GRID) == ()
 
 
+def test_a_slab_thinner_than_a_block_is_one_block_thick():
+    grid = straight((60, 60, 4), 0.6)
+    image = noisy(texture(centres(grid)), 1)
+    mask = torch.ones(grid.shape, dtype=torch.bool)
+    assert local_correlation(image, image, mask, grid) == pytest.approx(1)
+    assert all(o.apart_mm < 0.5 for o in octants(image, image, mask, grid))
+
+
 def test_the_worst_eighth_and_the_mean_are_those_of_the_list():
     found = octants(*pair(motion((0, 0, 5), (0, 0, 0))), GRID)
     blind = replace(found[0], shift_mm=(np.nan,) * 3)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import avg_pool3d
+from torch.nn.functional import avg_pool3d, pad
 
 from k2chi.data import Grid
 
@@ -135,15 +135,15 @@ def _windowed(values: Image) -> Image:
     """Means over windows, one axis after the other; what lies outside counts as 0."""
     out = values[None]
     for axis in range(3):
-        size, edge = [1, 1, 1], [0, 0, 0]
-        size[axis], edge[axis] = SIZE, SIZE // 2
-        out = avg_pool3d(out, tuple(size), 1, tuple(edge))
+        size, edges = [1, 1, 1], [0] * 6
+        size[axis], edges[4 - 2 * axis], edges[5 - 2 * axis] = SIZE, SIZE // 2, SIZE // 2
+        out = avg_pool3d(pad(out, edges), tuple(size), 1)
     return out[0]
 
 
 def _blocks(grid: Grid) -> tuple[int, int, int]:
-    """Voxels of a block along each axis."""
-    x, y, z = (max(round(BLOCK_MM / v), 1) for v in grid.voxel_mm)
+    """Voxels of a block along each axis, no more than there are."""
+    x, y, z = (min(max(round(BLOCK_MM / v), 1), n) for v, n in zip(grid.voxel_mm, grid.shape, strict=True))
     return x, y, z
 
 

@@ -249,6 +249,7 @@ def test_noise_is_that_of_the_coils() -> None:
     for sample in (grain, noisy.raw.noise):
         found = sample @ sample.mH / sample.shape[1]
         assert float((found - expected).abs().max()) < 0.06 * scale
+        assert float((found.imag * expected.imag).sum()) > 0.5 * float(expected.imag.square().sum())
     assert torch.equal(a.data, again.data)
     half = len(a.data) // 2
     assert a.average.tolist() == [0] * half + [1] * half

@@ -144,6 +144,20 @@ def test_shots_fit_without_navigators(plan):
     assert max(*left, error(both, truth)) < 0.09
 
 
+def test_a_fitted_phase_grows_with_time_and_reaches_every_partition():
+    """In proportion to the time since the pulse, 20 ms at the shot's mean; also where no line is central."""
+    raw = without_navigators(shot_rad=0.4, spacing_s=0.002)
+    lines = next(raw.lines(0))
+    found, _ = FittedShots(points=8)(Readouts(raw, 0))(lines)
+    assert found[(lines.kz - 6).abs() > 4].abs().min() > 0
+    found, _ = FittedShots(points=40)(Readouts(raw, 0))(lines)
+    for index in group(lines, "shot").values():
+        since = 0.02 + lines.time_s[index] - lines.time_s[index].mean()
+        assert since.max() - since.min() > 0.01
+        rate = found[index] / since
+        assert torch.allclose(rate, rate.mean(), rtol=1e-4, atol=0)
+
+
 def test_slices_are_left_alone():
     """A slice has too few lines; that is told."""
     with pytest.warns(UserWarning, match="3D scans only"):

@@ -41,7 +41,7 @@ def brain():
 
 @pytest.mark.shared
 def test_a_real_brain_unfolds():
-    """A tenth of the samples, left out, is predicted from the others: sparse and total variation best, then SENSE."""
+    """A tenth of the samples, left out, is predicted from the others: wavelets and edges best, then SENSE."""
     if not BRAIN.exists():
         pytest.skip("no outside data at ../shared/data")
     k = brain()

@@ -10,6 +10,7 @@ from heads import motion, seen, straight, turned_grid
 from images import save
 from typer.testing import CliRunner
 
+from k2chi.app import overlay
 from k2chi.app.cli import app
 from k2chi.app.lesions import forward
 from k2chi.data import as_affine
@@ -17,7 +18,8 @@ from k2chi.io import atlas as shelf
 from k2chi.io import register as engine
 from k2chi.io.nifti import write
 from k2chi.io.transforms import read_matrix, write_matrix
-from k2chi.measure.alignment import dice
+from k2chi.measure.alignment import Alignment, dice
+from k2chi.measure.residual import Octant
 from k2chi.measure.space import Transform
 
 GRID, OTHER, MOVE = straight((28, 32, 26), 2.6), turned_grid((24, 32, 26), (3.0, 2.5, 2.7)), motion()
@@ -94,6 +96,31 @@ def test_register_writes_transform_overlay_and_labels(files, known):
     again = call("register", atlas / "head_magnitude.nii.gz", folder / "mag.nii.gz", out)
     assert again.exit_code == 2
     assert "--overwrite" in again.stderr
+
+
+def test_registering_again_takes_away_what_it_does_not_replace(files, known):
+    """Labels brought over by the run before would look like this one's."""
+    folder, atlas, _ = files
+    pair = ("register", atlas / "head_magnitude.nii.gz", folder / "mag.nii.gz", folder / "reg")
+    assert call(*pair, "--labels", atlas / "head_dseg.nii.gz").exit_code == 0
+    (folder / "reg_mine_dseg.nii.gz").write_bytes(b"mine")
+    assert (folder / "reg_head_dseg.nii.gz").exists()
+    assert call(*pair, "--overwrite").exit_code == 0
+    assert not (folder / "reg_head_dseg.nii.gz").exists()
+    assert not (folder / "reg_head_dseg.json").exists()
+    assert {"reg_mine_dseg.nii.gz", "reg_moved.nii.gz", "reg_overlay.png"} < {
+        p.name for p in folder.iterdir()
+    }
+
+
+def test_the_overlay_names_the_worst_place():
+    image, mask, _ = seen(GRID)
+    worst = Octant("left front upper", (0.0, 3.0, 4.0), 0.2, 0.4)
+    places = (worst, Octant("right back lower", (1.0, 0.0, 0.0), 0.4, 0.4))
+    figure = overlay.registration(image, image, mask, GRID, "a on b", Alignment(octants=places))
+    assert figure.texts[0].get_text() == "a on b · apart by 3.0 mm, left front upper by 5.0 mm"
+    plain = overlay.registration(image, image, mask, GRID, "a on b", Alignment())
+    assert plain.texts[0].get_text() == "a on b"
 
 
 def test_register_refuses_phase_and_images_apart(files, known):

@@ -129,6 +129,30 @@ def without_navigators(**plan):
     return raw_of(SPREAD[None], smooth_maps(6, WIDE), Plan(**plan))
 
 
+def every(step):
+    """Lines at a distance."""
+    keep = torch.zeros(WIDE[1:], dtype=torch.bool)
+    keep[::step] = True
+    return keep
+
+
+def test_shots_fit_where_every_second_line_was_read():
+    """The folded images lose most of their error."""
+    folded, bad = (without_navigators(keep=every(2), shot_rad=r) for r in (0.0, 0.4))
+    truth = ifft(Assemble(ghost=None)(folded, 0).data[0])
+    found = [error(Assemble(ghost=None, shots=s)(bad, 0), truth) for s in (None, FittedShots(points=40))]
+    assert found[0] > 0.2
+    assert found[1] < 0.08
+
+
+def test_lines_at_uneven_distances_are_told():
+    """Nothing is found where no three lines follow each other evenly."""
+    keep = torch.zeros(WIDE[1:], dtype=torch.bool)
+    keep[[0, 1, 3, 7, 8, 12, 14, 15, 19, 20, 22, 26, 28, 33, 34, 38]] = True
+    with pytest.warns(UserWarning, match="equal distances"):
+        assert FittedShots()(Readouts(without_navigators(keep=keep), 0)) is None
+
+
 @pytest.mark.parametrize("plan", [{}, {"averages": 2}, {"noise": 0.02}], ids=str)
 def test_shots_fit_without_navigators(plan):
     """Random phases of 0.4 rad: a quarter or less of the error stays in the images of each average."""

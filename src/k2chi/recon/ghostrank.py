@@ -45,9 +45,9 @@ def planes(readouts: Readouts) -> dict[int, Plane]:
                 parts.setdefault(z, []).append((lines.data[here], lines.ky[here], lines.reverse[here]))
     for z, rows in parts.items():
         data, ky, reverse = (torch.cat(column) for column in zip(*rows, strict=True))
-        order = torch.argsort(ky)
+        ky, order = torch.sort(ky.cpu())
         if reverse.any() and not reverse.all():
-            found[z] = Plane(data[order.to(data.device)], ky[order], torch.where(reverse[order], 1, -1))
+            found[z] = Plane(data[order], ky, torch.where(reverse.cpu()[order], 1, -1))
     return found
 
 

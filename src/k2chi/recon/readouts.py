@@ -88,7 +88,7 @@ class Readouts:
         x = torch.arange(data.shape[-1], dtype=torch.float64) - self.middle
         for phase in self.phases:
             offset, slope = phase(block)
-            turn = torch.exp(-1j * (offset.double()[:, None] + slope.double()[:, None] * x))
+            turn = torch.exp(-1j * (offset.double().cpu()[:, None] + slope.double().cpu()[:, None] * x))
             data = data * turn[:, None].to(data)
         return replace(block, data=data)
 
@@ -128,7 +128,7 @@ def both(first: Phase, second: Phase) -> Phase:
 def group(lines: Lines, each: str) -> dict[tuple[int, ...], Int64[Tensor, "some"]]:
     """Indices of the readouts of each "shot" (average, shot), "slice" (kz), or of the whole "scan"."""
     labels = {"shot": (lines.average, lines.shot), "slice": (lines.kz,), "scan": (0 * lines.kz,)}[each]
-    keys, which = torch.unique(torch.stack(labels, 1), dim=0, return_inverse=True)
+    keys, which = torch.unique(torch.stack(labels, 1).cpu(), dim=0, return_inverse=True)
     order = torch.argsort(which, stable=True)
     parts = torch.split(order, torch.bincount(which, minlength=len(keys)).tolist())
     return {tuple(key): part for key, part in zip(keys.tolist(), parts, strict=True)}

@@ -1,7 +1,7 @@
 """The phase of each shot without navigators: shots that fit leave few large eigenvalues among lines."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -33,9 +33,10 @@ class FittedShots:
     place along the readout. log det C is bounded by tr(C₀⁻¹C), which is a quadratic form of u
     and is descended shot by shot; then C₀ is made anew.
     After Mani et al. 2017, MRM 78:494, doi:10.1002/mrm.26382 (rank of shots; there each shot as an image).
-    Needs no navigators, and a 3D scan. Phases that grow steadily from partition to partition are left in:
-    they only move the image. Where C falls by less than `sure`, nothing is corrected. Costs a pass over
-    C for each place and iteration, so minutes for a large scan.
+    Needs no navigators, but a 3D scan that was read in full, or every second line of it: where more was left
+    out it may do harm. Phases that grow steadily from partition to partition are left in: they only move the
+    image. Where C falls by less than `sure`, nothing is corrected. Costs a pass over C for each place and
+    iteration, so minutes for a large scan.
     """
 
     points: int = 32
@@ -60,7 +61,8 @@ class FittedShots:
                 stacklevel=2,
             )
             return None
-        lines = readouts.central(self.points, partitions=True)
+        seen = readouts.central(self.points, partitions=True)
+        lines = replace(seen, **{k: v.cpu() for k, v in vars(seen).items() if v is not None})
         found: dict[tuple[int, ...], float] = {}
         for average in torch.unique(lines.average):
             found |= self._found(lines[torch.nonzero(lines.average == average)[:, 0]])
@@ -83,7 +85,14 @@ class FittedShots:
         """Phase of each shot of one average; their mean is zero."""
         shots = group(lines, "shot")
         windows = _windows(lines)
-        if len(shots) < 2 or not len(windows):
+        if len(shots) < 2:
+            return {}
+        if not len(windows):
+            warnings.warn(
+                f"no {SIZE}×{SIZE} neighbouring lines at equal distances: phases of shots are not found; "
+                "take NavigatedShots",
+                stacklevel=3,
+            )
             return {}
         shot = torch.empty(len(lines.ky), dtype=torch.int64)
         for n, index in enumerate(shots.values()):
@@ -109,13 +118,21 @@ def _middles(lines: Lines) -> dict[tuple[int, ...], float]:
 
 def _windows(lines: Lines) -> Int64[Tensor, "window block"]:
     """Indices of the lines of every full block of neighbours."""
-    y, z = lines.ky - lines.ky.min(), lines.kz - lines.kz.min()
+    y, z = _counted(lines.ky), _counted(lines.kz)
     at = torch.full((int(y.max()) + 1, int(z.max()) + 1), -1)
     at[y, z] = torch.arange(len(y))
     if min(at.shape) < SIZE:
         return at.new_empty(0, SIZE**2)
     blocks = at.unfold(0, SIZE, 1).unfold(1, SIZE, 1).reshape(-1, SIZE**2)
     return blocks[(blocks >= 0).all(1)]
+
+
+def _counted(k: Int64[Tensor, "line"]) -> Int64[Tensor, "line"]:
+    """From the first line on, in steps of the distance at which lines were read."""
+    values = torch.unique(k)
+    step = int(np.gcd.reduce(values.diff().numpy())) if len(values) > 1 else 1
+    counted: Tensor = (k - values[0]) // step
+    return counted
 
 
 def _form(
@@ -134,8 +151,8 @@ def _form(
     total = 0.0
     turn = u.conj()[shot].to(torch.complex64)[:, None, None]
     for x in parts:
-        rows = data[:, :, x].cpu()[windows].permute(0, 3, 1, 2)  # window x line coil
-        turned = (data[:, :, x].cpu() * turn)[windows].permute(0, 3, 1, 2)
+        rows = data[:, :, x][windows].permute(0, 3, 1, 2)  # window x line coil
+        turned = (data[:, :, x] * turn)[windows].permute(0, 3, 1, 2)
         flat = turned.flatten(2).flatten(0, 1)
         c = (flat.mT @ flat.conj()).to(torch.complex128)
         c = c + FLOOR * c.diagonal().real.mean() * torch.eye(len(c))

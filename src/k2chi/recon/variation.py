@@ -24,7 +24,7 @@ class TVSENSE:
     27:125007, doi:10.1088/0266-5611/27/12/125007.
     Made for masks without a pattern (Poisson-disk), as `SparseSENSE`. Steps of the image stay sharp, slopes
     turn into small steps, and fine weak structure goes with the noise; steep phase has differences of its
-    own and is levelled where λ is large. About three times the time of `CGSENSE`.
+    own and is levelled where λ is large. About twice the time of `CGSENSE`.
     """
 
     regularisation: float = 1.5e-3

@@ -74,6 +74,7 @@ CUBES = Anything(
     residual=0.05,
     measurement=Measurement(snr=(20.0, 1000.0), faults=0.05, worn=0.15, flat=0.4),
 )
+AXIAL_CUBES = replace(CUBES, oblique=0.0, anisotropy=1.0, voxel_mm=(1.0, 1.0))
 
 
 def _large(network: UnrolledConfig, data: Anything) -> Recipe:
@@ -93,6 +94,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     "adaptive-tv": _small(AdaptiveTVConfig(), replace(CUBES, size=48, persons=3)),
     "unrolled-cpu": _small(SMALL, CUBES),
+    "deepqsm-cpu": replace(_small(DEEPQSM, replace(AXIAL_CUBES, batch=4)), learning_rate=1e-3),
+    "si-qsm-cpu": replace(_small(SIQSMConfig(), AXIAL_CUBES), learning_rate=5e-4),
     "unrolled-total-cpu": _small(replace(SMALL, total=True), replace(CUBES, total=True)),
     "si-qsm-text": Recipe(
         SIQSMConfig(), ClosedForm(batch=12), "thesis", steps=27_307, learning_rate=1.5e-4, betas=(0.9, 0.999),

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -10,7 +11,7 @@ from torch import Tensor
 from k2chi.data import Chi, Field, Grid, Size
 from k2chi.invert.axial import axial_invert
 from k2chi.invert.problem import Problem, problem
-from k2chi.nets.given import Answer, Given
+from k2chi.nets.given import Answer, Given, Network
 from k2chi.nets.running import ByOpenVINO, InSlabs, Run, at_once
 from k2chi.nets.weights import Trained, trained
 from k2chi.ops.dipole import dipole_kernel
@@ -63,12 +64,11 @@ class Learned:
         if words := known.card.warning(p.grid.voxel_mm):
             warnings.warn(words, stacklevel=3)
         order = canonical(p.grid)
-        given, net = arranged(p, order), known.network
+        given, net = arranged(p, order), cast(Network, known.network)
         run: Run = InSlabs(self.most_voxels, ByOpenVINO() if self.openvino else at_once)
         kind = p.ppm.device.type
         with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=self.half):
-            axial = bool(net.axial)
-            answer: Answer = axial_invert(net, given, run) if axial else net.invert(given, run)  # type: ignore
+            answer = axial_invert(net, given, run) if net.axial else net.invert(given, run)
         steps = known.card.network.refine if self.refine is None else self.refine
         chi = refined(answer, given, steps)
         back = sorted(range(3), key=order.__getitem__)

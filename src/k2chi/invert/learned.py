@@ -18,16 +18,17 @@ from k2chi.ops.dipole import dipole_kernel
 from k2chi.ops.fourier import SPACE
 from k2chi.progress import track
 
-DEFAULT = "unrolled-small"
+DEFAULT = "adaptive-tv"
 
 
 @dataclass(frozen=True)
 class Learned:
     """Let a trained network invert the field, for the scan's own voxel size and B0 direction.
 
-    The default unrolls steps of data consistency with the true dipole operator, each followed by a small
-    learned regulariser, in the manner of Lai et al. 2020, MICCAI 12262:125,
-    doi:10.1007/978-3-030-59713-9_13; it was taught on simulated shapes and digital heads, see its model card.
+    The default, `adaptive-tv`, unrolls the alternating directions of total variation with the true dipole
+    operator, as in `FANSI`, and lets a small network set their strength in each voxel; unrolling as in Lai et
+    al. 2020, MICCAI 12262:125, doi:10.1007/978-3-030-59713-9_13. It was taught on simulated shapes and
+    digital heads, see its model card.
     Field and map share a scale, so c times the field gives c times the map. Networks that know cubic voxels
     and B0 along an axis only (SI-QSM, QSMnet) get the field resampled, which blurs. A network may invent
     structure that no data support: compare with a classical method. `sd_ppm` of the map says how far off it

@@ -20,7 +20,7 @@ class LearnedTotal:
     they learned from; compare with a classical method.
     """
 
-    weights: str = "unrolled-small-total"
+    weights: str = "adaptive-tv-total"
     """Name of weights in the package, or a .safetensors file that `k2chi train` made."""
     refine: int | None = None
     """Steps that fit the map, and the sources outside, to this scan's own field. Left out: as many

@@ -317,7 +317,8 @@ def main() -> None:
         ]
         for room, rows in found.items():
             parts += [f"{WORDS[room]}:", TABLES[room](rows)]
-        image = picture(asked.case, folder, found)
+        whole = asked.write and not asked.only  # a picture of some methods must not replace that of all
+        image = picture(asked.case, folder, found) if whole else None
         if image is not None:
             parts += [f"![Every map side by side](../docs/images/{image.name})"]
         text = "\n\n".join(parts)

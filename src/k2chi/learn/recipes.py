@@ -66,6 +66,7 @@ CLASSES: tuple[type, ...] = (
 
 ISOTROPIC = Anything(batch=16, oblique=0.0, anisotropy=1.0, voxel_mm=(1.0, 1.0))
 LARGE = UnrolledConfig(steps=8, widths=(16, 48, 96), depth=2)
+WIDE = AdaptiveTVConfig(inner=8, widths=(16, 48, 96), depth=2)
 SMALL = UnrolledConfig(steps=4, widths=(8, 24, 32), depth=1)
 CUBES = Anything(
     size=32,
@@ -77,7 +78,7 @@ CUBES = Anything(
 AXIAL_CUBES = replace(CUBES, oblique=0.0, anisotropy=1.0, voxel_mm=(1.0, 1.0))
 
 
-def _large(network: UnrolledConfig, data: Anything) -> Recipe:
+def _large(network: NetworkConfig, data: Anything) -> Recipe:
     """Ours as a GPU can learn it."""
     return Recipe(network, data, steps=30_000, decay=1e-4, precision="bfloat16")
 
@@ -92,6 +93,8 @@ RECIPES: dict[str, Recipe] = {
     "unrolled-total": _large(
         replace(LARGE, total=True, start=25), Anything(size=64, batch=8, total=True)
     ),
+    "adaptive-tv-large": _large(WIDE, Anything(size=64, batch=8)),
+    "adaptive-tv-total": _large(replace(WIDE, total=True), Anything(size=64, batch=8, total=True)),
     "adaptive-tv": _small(AdaptiveTVConfig(), replace(CUBES, size=48, persons=3)),
     "unrolled-cpu": _small(SMALL, CUBES),
     "deepqsm-cpu": replace(_small(DEEPQSM, replace(AXIAL_CUBES, batch=4)), learning_rate=1e-3),

@@ -225,9 +225,10 @@ def plain_tv(g, alpha, edge, rounds):
 
 def test_before_it_has_learned_the_guide_leaves_total_variation_as_it_is():
     """The same iterations as FANSI's linear ones, whose code is another."""
-    g = given(n=1)
+    g, network = given(n=1), ADAPTIVE.build()
     with torch.no_grad():
-        chi = ADAPTIVE.build().invert(g).chi[0]
+        network.rise.zero_()
+        chi = network.invert(g).chi[0]
     torch.testing.assert_close(chi, plain_tv(g, 3e-3 * 1.5, 1.5, 12), rtol=1e-3, atol=1e-6)
 
 
@@ -263,3 +264,20 @@ def test_the_guide_can_lower_the_strength_at_an_edge_alone():
     rough = [differences(x[0], g.voxel_mm).abs() * g.support[0] for x in (plain, guided)]
     assert float(rough[1][:, 3:6].mean()) > 1.2 * float(rough[0][:, 3:6].mean())
     assert float(rough[1][:, 8:11].mean()) < 1.05 * float(rough[0][:, 8:11].mean())
+
+
+def test_noise_makes_it_stronger_and_its_absence_changes_nothing():
+    """The first round's misfit tells: a noisy field is smoothed more, a clean one as before."""
+    g = given(n=1)
+    axes = torch.meshgrid(*(torch.linspace(-3, 3, n) for n in (14, 18, 12)), indexing="ij")
+    truth = torch.exp(-sum(a.square() for a in axes))[None] * g.support
+    clean = replace(g, field=g.d(truth) * g.support, weight=g.support)
+    noisy = replace(clean, field=clean.field + clean.scale() * torch.sign(g.field))
+    errors = []
+    for rise in (0.0, 3.0):
+        network = AdaptiveTVConfig(3, 8, (4, 6), 1).build().requires_grad_(False)
+        network.rise.fill_(rise)
+        maps = [network.invert(x).chi - truth for x in (clean, noisy)]
+        errors.append([float((m - m[g.support > 0].mean())[g.support > 0].norm()) for m in maps])
+    assert errors[1][0] == pytest.approx(errors[0][0], rel=1e-3)
+    assert errors[1][1] < 0.8 * errors[0][1]

@@ -79,6 +79,9 @@ class AdaptiveTV(nn.Module):
         # sources outside must move freely: there the weight is one on the step only
         self.log_support = nn.Parameter(torch.full((config.rounds,), log(1e-4 if config.total else 0.01)))
 
+        self.log_calm = nn.Parameter(torch.tensor(log(0.13)))
+        self.rise = nn.Parameter(torch.tensor(3.0))
+
     def invert(self, given: Given, run: Run = at_once) -> Answer:
         """χ inside the support; its mean is arbitrary."""
         s = given.support
@@ -89,7 +92,7 @@ class AdaptiveTV(nn.Module):
         state = Splitting(left.over(scale), tissue, torch.ones_like(s) if self.config.total else s)
         box = bounds(s)
         strength = torch.zeros_like(given.field)
-        spread = strength
+        spread = firm = strength
         for k in range(self.config.rounds):
             state.begin(
                 self.log_tv[k].exp(), self.log_data[k].exp(), self.log_support[k].exp(),
@@ -97,13 +100,15 @@ class AdaptiveTV(nn.Module):
             )  # fmt: skip
             for _ in range(self.config.inner):
                 state.step()
+            if k == 0:  # what the first round cannot explain is noise: the more of it, the stronger
+                firm = self.rise * torch.relu(state.misfit().log() - self.log_calm)
             looks = state.looks()[(..., *box)]
             told = torch.cat(
                 [given.geometry, nn.functional.one_hot(torch.tensor(k), self.config.rounds).to(looks)]
             )
             said = run(self.guides[0 if self.config.shared else k], looks, told)
             strength, added, spread = (put(said[:, i], box, s) for i in range(3))
-            strength = strength.clamp(-6, 6)
+            strength = strength.clamp(-6, 6) + firm
             state.chi = state.chi + s * added
         if beyond is not None:
             beyond = beyond + (1 - s) * state.chi * scale
@@ -161,11 +166,16 @@ class Splitting:
         self.chi = torch.fft.irfftn(k, s=size, dim=SPACE)
         self.field = torch.fft.irfftn(k * self.kernel, s=size, dim=SPACE)
 
-    def looks(self) -> Float[Tensor, "n 7 x y z"]:
-        """What the guide sees."""
+    def misfit(self) -> Float[Tensor, "n 1 1 1"]:
+        """Weighted root mean square of the field that is left unexplained."""
         left = self.weight * (self.f - self.field)
         count = self.support.sum(SPACE, keepdim=True).clamp_min(1)
-        noise = (left.square().sum(SPACE, keepdim=True) / count).clamp_min(1e-8).sqrt()
+        out: Tensor = (left.square().sum(SPACE, keepdim=True) / count).clamp_min(1e-8).sqrt()
+        return out
+
+    def looks(self) -> Float[Tensor, "n 7 x y z"]:
+        """What the guide sees."""
+        left, noise = self.weight * (self.f - self.field), self.misfit()
         slope = torch.stack([differences(x, self.voxel).square().sum(0) for x in self.chi]) * self.inner
         tight = torch.stack([e.s.square().sum(0) / e.threshold.square().clamp_min(1e-12) for e in self.edges])
         s = self.support

@@ -9,10 +9,11 @@ from test_invert import gap, head, small, sphere, strong, turns  # noqa: F401  (
 from k2chi.data import Field, Grid, Scan
 from k2chi.invert import FANSI, HDQSM, L1QSM, WHQSM, BayesL1
 from k2chi.invert.problem import problem
-from k2chi.invert.splits import absolute, chord, edges, faces, quadratic, wave
+from k2chi.invert.splits import absolute, chord, edges, quadratic, wave
 from k2chi.measure.quality import nrmse
 from k2chi.ops import dipole, gradient
 from k2chi.ops.bend import TGVSplit
+from k2chi.ops.box import faces
 
 LOCAL = small()
 """A tiny problem."""

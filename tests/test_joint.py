@@ -7,7 +7,8 @@ import torch
 
 from k2chi.data import Field, Grid, Scan
 from k2chi.joint import TotalFieldTV
-from k2chi.joint.totalfield import faces, grown, trust
+from k2chi.joint.totalfield import trust
+from k2chi.ops.box import faces, grown
 from k2chi.phantom import Sphere
 
 SCAN = Scan((0.01, 0.02), 3.0)

@@ -10,11 +10,12 @@ from math import pi, sqrt, tau
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from k2chi.data import Chi, Field
 from k2chi.invert.problem import Problem, problem
+from k2chi.ops.box import faces
 from k2chi.ops.finite import gradient, laplacian_symbol
 from k2chi.ops.shrink import TVSplit
 from k2chi.progress import track
@@ -180,14 +181,6 @@ def refuse(method: object, positive: Sequence[str], at_least: Mapping[str, float
     for setting, least in at_least.items():
         if not getattr(method, setting) >= least:
             raise ValueError(f"{name} {setting} {getattr(method, setting)} must be at least {least:g}")
-
-
-def faces(support: Bool[Tensor, "x y z"]) -> Float[Tensor, "x y z"]:
-    """One where a voxel and its next neighbours lie in the support: the jump at the border is no edge."""
-    out = support.clone()
-    for axis in range(3):
-        out &= torch.roll(support, -1, axis)
-    return out.float()
 
 
 def edges(p: Problem, floor: float = 0.5) -> Float[Tensor, "x y z"]:

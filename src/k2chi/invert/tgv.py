@@ -5,8 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from k2chi.invert.problem import Problem
-from k2chi.invert.splits import faces, slabs
+from k2chi.invert.splits import slabs
 from k2chi.ops.bend import TGVSplit
+from k2chi.ops.box import faces
 from k2chi.ops.finite import gradient_symbol
 
 

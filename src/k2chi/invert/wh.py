@@ -8,7 +8,8 @@ from torch import Tensor
 
 from k2chi.data import Chi, Field
 from k2chi.invert.problem import Problem, problem
-from k2chi.invert.splits import TV, Splits, edges, faces, quadratic, refuse, slabs, wave
+from k2chi.invert.splits import TV, Splits, edges, quadratic, refuse, slabs, wave
+from k2chi.ops.box import faces
 from k2chi.ops.finite import laplacian, laplacian_symbol
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from k2chi.data import Chi, Field
-from k2chi.joint.totalfield import faces, trust
-from k2chi.ops.box import box_around, grown
+from k2chi.joint.totalfield import trust
+from k2chi.ops.box import box_around, faces, grown
 from k2chi.ops.dipole import dipole
 from k2chi.ops.finite import forward_difference, gradient
 from k2chi.progress import track

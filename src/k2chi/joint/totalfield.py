@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from k2chi.data import Chi, Field
-from k2chi.ops.box import Box, box_around, grown
+from k2chi.ops.box import Box, box_around, faces, grown
 from k2chi.ops.dipole import dipole_kernel
 from k2chi.ops.finite import laplacian_symbol
 from k2chi.ops.fourier import SPACE
@@ -145,14 +145,6 @@ class TotalFieldTV:
             z2 = (w2_now * f + v2) / (w2_now + 1)
             s2 = v2 - z2
         return Everywhere(box, chi, d, updates, misfits)
-
-
-def faces(tissue: Bool[Tensor, "x y z"]) -> Float[Tensor, "x y z"]:
-    """One where a voxel and its next neighbours lie in tissue: elsewhere gradients are free."""
-    out = tissue.clone()
-    for axis in range(3):
-        out &= torch.roll(tissue, -1, axis)
-    return out.float()
 
 
 def trust(

@@ -14,7 +14,7 @@ from k2chi.nets.boxes import bounds, put
 from k2chi.nets.given import Answer, Given
 from k2chi.nets.regulariser import Regulariser
 from k2chi.nets.running import Run, at_once
-from k2chi.ops.box import grown
+from k2chi.ops.box import faces, grown
 from k2chi.ops.finite import differences, laplacian_symbol
 from k2chi.ops.fourier import SPACE
 from k2chi.ops.shrink import TVSplit, shrink_step
@@ -78,7 +78,7 @@ class AdaptiveTV(nn.Module):
         self.log_data = nn.Parameter(torch.full((config.rounds,), log(0.1)))
         # sources outside must move freely: there the weight is one on the step only
         self.log_support = nn.Parameter(torch.full((config.rounds,), log(1e-4 if config.total else 0.01)))
-
+        # misfit after the first round, over the field's size, above which strength rises, and by which power
         self.log_calm = nn.Parameter(torch.tensor(log(0.13)))
         self.rise = nn.Parameter(torch.tensor(3.0))
 
@@ -130,7 +130,7 @@ class Splitting:
         self.voxel: Vector = (v[0] / mean, v[1] / mean, v[2] / mean)
         self.grid = Grid.of(size, self.voxel)
         self.laplacian = laplacian_symbol(size, self.voxel).to(self.f)
-        self.inner = torch.stack([_faces(t) for t in tissue])
+        self.inner = faces(tissue)
         self.chi, self.field = torch.zeros_like(self.f), torch.zeros_like(self.f)
         self.dual, self.outside = torch.zeros_like(self.f), torch.zeros_like(self.f)
         zero = torch.zeros_like(self.f[0])
@@ -199,11 +199,3 @@ class Steps:
         """Shrink, update the dual, and return ∇ᵀ(z − s)."""
         self.s, out = shrink_step(x, self.s, self.threshold, self.voxel)
         return out
-
-
-def _faces(support: Float[Tensor, "x y z"]) -> Float[Tensor, "x y z"]:
-    """One where a voxel and its next neighbours lie in the support: the jump at its border is no edge."""
-    out = support
-    for axis in range(3):
-        out = out * torch.roll(support, -1, axis)
-    return out

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from k2chi.data import Grid, Size, Vector
@@ -71,3 +71,12 @@ def grown(
                 if (i * u) ** 2 + (j * v) ** 2 + (k * w) ** 2 <= by_mm**2:
                     out = torch.maximum(out, torch.roll(mask, (i, j, k), (-3, -2, -1)))
     return out
+
+
+def faces(mask: Shaped[Tensor, "*batch x y z"]) -> Float[Tensor, "*batch x y z"]:
+    """One where a voxel and its next neighbours lie in the mask: a jump at its border is no edge."""
+    inside = mask > 0
+    out = inside.clone()
+    for axis in (-3, -2, -1):
+        out &= torch.roll(inside, -1, axis)
+    return out.float()

@@ -32,6 +32,24 @@ def differences_adjoint(
     return parts[0] + parts[1] + parts[2]
 
 
+@numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
+def divergence_cpu(w: np.ndarray, out: np.ndarray, per_mm: np.ndarray) -> None:
+    """∇ᵀw, which is −div w, into `out`; real or complex."""
+    _, nx, ny, nz = w.shape
+    ix, iy, iz = per_mm
+    for i in numba.prange(nx):
+        i0 = i - 1 if i else nx - 1
+        for j in range(ny):
+            j0 = j - 1 if j else ny - 1
+            for k in range(nz):
+                k0 = k - 1 if k else nz - 1
+                out[i, j, k] = (
+                    (w[0, i0, j, k] - w[0, i, j, k]) * ix
+                    + (w[1, i, j0, k] - w[1, i, j, k]) * iy
+                    + (w[2, i, j, k0] - w[2, i, j, k]) * iz
+                )
+
+
 def gradient(grid: Grid, device: torch.device | str = "cpu") -> Linear:
     """∇: volume to three forward differences, stacked before space. Its adjoint is −divergence."""
     v = grid.voxel_mm

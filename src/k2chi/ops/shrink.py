@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from k2chi.data import Grid, Vector
-from k2chi.ops.finite import differences, differences_adjoint
+from k2chi.ops.finite import differences, differences_adjoint, divergence_cpu
 from k2chi.ops.fuse import fused
 
 
@@ -39,23 +39,6 @@ def _shrink_cpu(x: np.ndarray, s: np.ndarray, w: np.ndarray, t: np.ndarray, per_
                 w[0, i, j, k] = a - two * keep * a
                 w[1, i, j, k] = b - two * keep * b
                 w[2, i, j, k] = d - two * keep * d
-
-
-@numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
-def _divergence_cpu(w: np.ndarray, out: np.ndarray, per_mm: np.ndarray) -> None:
-    _, nx, ny, nz = w.shape
-    ix, iy, iz = per_mm
-    for i in numba.prange(nx):
-        i0 = i - 1 if i else nx - 1
-        for j in range(ny):
-            j0 = j - 1 if j else ny - 1
-            for k in range(nz):
-                k0 = k - 1 if k else nz - 1
-                out[i, j, k] = (
-                    (w[0, i0, j, k] - w[0, i, j, k]) * ix
-                    + (w[1, i, j0, k] - w[1, i, j, k]) * iy
-                    + (w[2, i, j, k0] - w[2, i, j, k]) * iz
-                )
 
 
 def shrink_step(
@@ -89,7 +72,7 @@ class TVSplit:
             x = x.contiguous()
             w, s, t = self._w.numpy(), self.s.numpy(), self.threshold.numpy()
             _shrink_cpu(x.numpy(), s, w, t, self._per_mm)
-            _divergence_cpu(w, self._out.numpy(), self._per_mm)
+            divergence_cpu(w, self._out.numpy(), self._per_mm)
             return self._out
         self.s, out = fused(shrink_step, x)(x, self.s, self.threshold, self._voxel_mm)
         return out

@@ -7,24 +7,7 @@ from jaxtyping import Complex
 from torch import Tensor
 
 from k2chi.data import Vector
-from k2chi.ops.finite import differences, differences_adjoint
-
-
-@numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
-def _primal_cpu(v: np.ndarray, u: np.ndarray, x: np.ndarray, w: np.ndarray) -> None:
-    nx, ny, nz = v.shape
-    a, b, c = w
-    for i in numba.prange(nx):
-        i0 = i - 1 if i else nx - 1
-        for j in range(ny):
-            j0 = j - 1 if j else ny - 1
-            for k in range(nz):
-                k0 = k - 1 if k else nz - 1
-                x[i, j, k] = v[i, j, k] - (
-                    (u[0, i0, j, k] - u[0, i, j, k]) * a
-                    + (u[1, i, j0, k] - u[1, i, j, k]) * b
-                    + (u[2, i, j, k0] - u[2, i, j, k]) * c
-                )
+from k2chi.ops.finite import differences, differences_adjoint, divergence_cpu
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True, nogil=True)
@@ -91,7 +74,8 @@ class TVProx:
         x, u = torch.empty_like(v), self.u.numpy()
         real = x.real.numpy().dtype.type
         w = 1 / np.asarray(self.edges)
-        _primal_cpu(v.numpy(), u, x.numpy(), w.astype(real))
+        divergence_cpu(u, x.numpy(), w.astype(real))
+        torch.sub(v, x, out=x)
         _dual_cpu(x.numpy(), u, (w / norm2(self.edges)).astype(real), real(self.threshold))
-        _primal_cpu(v.numpy(), u, x.numpy(), w.astype(real))
-        return x
+        divergence_cpu(u, x.numpy(), w.astype(real))
+        return torch.sub(v, x, out=x)

@@ -19,6 +19,7 @@ from k2chi.nets import (
     UNetConfig,
     UnrolledConfig,
 )
+from k2chi.nets.adaptivetv import Splitting
 from k2chi.nets.boxes import bounds
 from k2chi.nets.record import from_record, to_record
 from k2chi.nets.regulariser import Regulariser
@@ -281,3 +282,22 @@ def test_noise_makes_it_stronger_and_its_absence_changes_nothing():
         errors.append([float((m - m[g.support > 0].mean())[g.support > 0].norm()) for m in maps])
     assert errors[1][0] == pytest.approx(errors[0][0], rel=1e-3)
     assert errors[1][1] < 0.8 * errors[0][1]
+
+
+def test_new_weights_of_the_splits_leave_the_multipliers_as_they_are():
+    """Weight times scaled dual is the multiplier of a split, which a new weight must not move."""
+    g = given()
+    state = Splitting(g, g.support, g.support)
+
+    def multipliers():
+        tv, data, support = state.mu
+        return (tv * torch.stack([e.s for e in state.edges]), data * state.dual, support * state.outside)
+
+    state.begin(*torch.tensor([3e-3, 0.1, 0.01]), torch.full_like(g.field, 0.02))
+    for _ in range(3):
+        state.step()
+    before = multipliers()
+    state.begin(*torch.tensor([7e-3, 0.3, 0.05]), torch.full_like(g.field, 0.05))
+    for one, other in zip(before, multipliers(), strict=True):
+        assert one.abs().max() > 0
+        torch.testing.assert_close(other, one)

@@ -159,6 +159,26 @@ def test_half_precision_learns_nearly_the_same_and_keeps_whole_weights(tmp_path)
     assert found["bfloat16"][1:] != found["float32"][1:]
 
 
+def test_an_update_whose_gradients_are_not_finite_is_left_out(tmp_path, monkeypatch):
+    """One batch in four is broken: the others are learned from as if it had not come."""
+    fields = Anything.__call__
+
+    def broken(data, number, device="cpu"):
+        batch = fields(data, number, device)
+        return replace(batch, field=batch.field * float("nan")) if number == 2 else batch
+
+    monkeypatch.setattr(Anything, "__call__", broken)
+    said = []
+    recipe = replace(TINY, accumulate=1, steps=4)
+    before = train(replace(recipe, steps=2), run(tmp_path / "a", look_every=1000)).weights
+    after = train(replace(recipe, steps=4), run(tmp_path / "b", look_every=1000), said.append).weights
+    assert all(w.isfinite().all() for w in after.values())
+    assert any((after[k] != w).any() for k, w in before.items())
+    assert [words for words in said if "left out" in words] == [
+        "step 2: gradients are not finite, this update is left out"
+    ]
+
+
 def test_two_processes_learn_what_one_learns_from_twice_the_batches(tmp_path):
     """Gradients are averaged over processes, which `torchrun` tells of each other by these variables."""
     whole = train(replace(TINY, steps=3, accumulate=2), run(tmp_path / "one"))

@@ -184,6 +184,41 @@ def test_regulariser_is_told_of_the_geometry_and_starts_silent():
     assert not torch.allclose(fresh(x, told), fresh(x, told + 1))
 
 
+def test_layers_that_grew_do_not_silence_the_regulariser():
+    """Weights a hundred times as large inside leave what its last layers see as large as it was."""
+    torch.manual_seed(0)
+    net, x, told = Regulariser(3, 2, (4, 6, 8), 1, told=5), torch.randn(1, 3, 12, 12, 12), torch.randn(5)
+    seen = []
+    net.join.register_forward_hook(
+        lambda _, given, __: seen.append(given[0].detach().square().mean(1).sqrt())
+    )
+    net(x, told)
+    with torch.no_grad():
+        for block in (*net.blocks, *net.after, net.first, net.up):
+            for p in block.parameters():
+                p.mul_(100)
+    net(x, told)
+    for rms in seen:
+        assert float(rms.max()) < 1.01
+    assert float(seen[1].min()) > 0.5
+
+
+def test_half_precision_gradients_of_small_volumes_are_right():
+    """On a CPU, torch 2.13 leaves them unset for kernels wider than the volume; ours must not be."""
+    torch.manual_seed(0)
+    net = UNetConfig(8, levels=4, kernel=5, unit_ppm=0.03).build()
+    x = 0.05 * torch.randn(2, 32, 32, 32)
+    found = []
+    for half in (False, True, True, True):
+        net.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            out = net(x, x)
+        (out.float() * torch.linspace(-1, 1, out.numel()).reshape(out.shape)).sum().backward()
+        found.append(torch.cat([p.grad.flatten() for p in net.down[-1].parameters()]))
+    for g in found[1:]:
+        assert float((g - found[0]).norm() / found[0].norm()) < 0.3
+
+
 @every
 def test_configurations_survive_json(config):
     classes = get_args(NetworkConfig)

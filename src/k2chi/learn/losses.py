@@ -43,7 +43,7 @@ def relative(answer: Answer, batch: Batch) -> Tensor:
     if answer.spread is not None:
         r = answer.spread.clamp_min(1e-7) / size[:, None, None, None]
         e = (error / size[:, None, None, None]).detach()
-        out = out + 0.02 * _mean(r.log() + 0.5 * (e / r).square().clamp_max(100), batch)
+        out = out + 0.1 * _mean(r.log() + 0.5 * (e / r).square().clamp_max(100), batch)
     total: Tensor = out.mean()
     return total
 

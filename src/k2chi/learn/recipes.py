@@ -88,6 +88,11 @@ def _small(network: NetworkConfig, data: Anything) -> Recipe:
     return Recipe(network, data, steps=2_000, learning_rate=2e-3, average=0.99)
 
 
+def _rival(network: NetworkConfig, data: Anything, steps: int, learning_rate: float) -> Recipe:
+    """A published network as a CPU can learn it in an hour or so."""
+    return Recipe(network, data, steps=steps, learning_rate=learning_rate, precision="bfloat16")
+
+
 RECIPES: dict[str, Recipe] = {
     "unrolled": _large(LARGE, Anything(size=48, batch=16)),
     "unrolled-total": _large(
@@ -95,10 +100,19 @@ RECIPES: dict[str, Recipe] = {
     ),
     "adaptive-tv-large": _large(WIDE, Anything(size=64, batch=8)),
     "adaptive-tv-total": _large(replace(WIDE, total=True), Anything(size=64, batch=8, total=True)),
-    "adaptive-tv": _small(AdaptiveTVConfig(), replace(CUBES, size=48, persons=3)),
+    "adaptive-tv": replace(
+        _small(
+            AdaptiveTVConfig(widths=(16, 32, 48)),
+            replace(CUBES, size=48, persons=3, measurement=replace(CUBES.measurement, snr=(10.0, 1000.0))),
+        ),
+        steps=4_000, learning_rate=1e-3, decay=1e-4, average=0.995, precision="bfloat16",
+    ),
     "unrolled-cpu": _small(SMALL, CUBES),
-    "deepqsm-cpu": replace(_small(DEEPQSM, replace(AXIAL_CUBES, batch=4)), learning_rate=1e-3),
-    "si-qsm-cpu": replace(_small(SIQSMConfig(), AXIAL_CUBES), learning_rate=5e-4),
+    "deepqsm-cpu": _rival(DEEPQSM, replace(AXIAL_CUBES, size=48), steps=8_000, learning_rate=1e-3),
+    "si-qsm-cpu": _rival(SIQSMConfig(), AXIAL_CUBES, steps=5_500, learning_rate=5e-4),
+    "qsmnet-plus-cpu": replace(
+        _rival(QSMNET, AXIAL_CUBES, steps=1_500, learning_rate=1e-3), loss="qsmnet", stretch=4.0
+    ),
     "unrolled-total-cpu": _small(replace(SMALL, total=True), replace(CUBES, total=True)),
     "si-qsm-text": Recipe(
         SIQSMConfig(), ClosedForm(batch=12), "thesis", steps=27_307, learning_rate=1.5e-4, betas=(0.9, 0.999),

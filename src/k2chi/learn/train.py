@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from math import cos, pi
+from math import cos, inf, pi
 from pathlib import Path
 from time import perf_counter
 
@@ -70,9 +70,11 @@ def train(recipe: Recipe, run: Run, tell: Tell = lambda words: None) -> Checkpoi
         for group in optimiser.param_groups:
             group["lr"] = recipe.learning_rate * pace(step, recipe)
         loss = _gradients(recipe, network, device, step, rank, world)
-        if recipe.clip:
-            nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
-        optimiser.step()
+        size = nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or inf)
+        if size.isfinite():
+            optimiser.step()
+        else:
+            tell(f"step {step}: gradients are not finite, this update is left out")
         optimiser.zero_grad(set_to_none=True)
         step += 1
         _follow(average, network, min(recipe.average, step / (step + 10)))

@@ -19,7 +19,7 @@ from k2chi.ops.finite import differences, laplacian_symbol
 from k2chi.ops.fourier import SPACE
 from k2chi.ops.shrink import TVSplit, shrink_step
 
-LOOKS = 7
+LOOKS = 8
 """Volumes that the guide sees."""
 GAP_MM = 1.6
 """With the total field: so near the mask there is tissue, as `TotalFieldTV` has it."""
@@ -173,16 +173,20 @@ class Splitting:
         out: Tensor = (left.square().sum(SPACE, keepdim=True) / count).clamp_min(1e-8).sqrt()
         return out
 
-    def looks(self) -> Float[Tensor, "n 7 x y z"]:
+    def looks(self) -> Float[Tensor, "n 8 x y z"]:
         """What the guide sees."""
         left, noise = self.weight * (self.f - self.field), self.misfit()
+        size = self.f.shape[-3:]
+        spectrum = torch.fft.rfftn(self.weight * left, dim=SPACE) * self.kernel
+        wanted = torch.fft.irfftn(spectrum, s=size, dim=SPACE)  # the change of χ that the data want
         slope = torch.stack([differences(x, self.voxel).square().sum(0) for x in self.chi]) * self.inner
         tight = torch.stack([e.s.square().sum(0) / e.threshold.square().clamp_min(1e-12) for e in self.edges])
         s = self.support
         return torch.stack(
             [
-                s * self.chi / 4, s * (slope + 1e-2).log() / 4, left / noise / 2, s, self.weight,
-                s * tight.clamp_max(1.0), s * noise.log() / 4,
+                s * (self.chi / 2).asinh(), s * (slope + 1e-2).log() / 4, (left / noise).asinh(),
+                s * (2 * wanted / noise).asinh(), s, self.weight, s * tight.clamp_max(1.0),
+                s * noise.log() / 4,
             ],
             1,
         )  # fmt: skip

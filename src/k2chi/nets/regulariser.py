@@ -2,14 +2,25 @@
 
 import itertools
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from k2chi.ops.fourier import crop_to, pad_to
 
 
+def even(x: Float[Tensor, "n c x y z"]) -> Float[Tensor, "n c x y z"]:
+    """Channels over their root mean square in each voxel.
+
+    Without it a residual network's activations grow while it learns, until the last rectifier is zero
+    everywhere and what it says is a constant.
+    """
+    out: Tensor = x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-4)
+    return out
+
+
 class Block(nn.Module):
-    """x + conv(act(conv(x) + shift)), the shift linear in what the block is told."""
+    """x + conv(act(conv(even(x)) + shift)), the shift linear in what the block is told."""
 
     def __init__(self, channels: int, told: int) -> None:
         super().__init__()
@@ -19,7 +30,7 @@ class Block(nn.Module):
         self.act = nn.SiLU()
 
     def forward(self, x: Float[Tensor, "n c x y z"], told: Float[Tensor, " t"]) -> Float[Tensor, "n c x y z"]:
-        out: Tensor = x + self.second(self.act(self.first(x) + self.shift(told)[:, None, None, None]))
+        out: Tensor = x + self.second(self.act(self.first(even(x)) + self.shift(told)[:, None, None, None]))
         return out
 
 
@@ -73,5 +84,5 @@ class Regulariser(nn.Module):
             x = self.up[i](x) + skips[i]
             if i:
                 x = after[i](x, told)
-        out: Tensor = self.last(self.act(self.join(x)))
+        out: Tensor = self.last(self.act(self.join(even(x))))
         return crop_to(out, (a, b, c))

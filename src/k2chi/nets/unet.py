@@ -90,12 +90,22 @@ class UNet(nn.Module):
             raise ValueError(f"this U-Net needs sizes that divide by {factor}, not {tuple(field.shape[-3:])}")
         x, across = field[:, None] / self.config.unit_ppm, []
         for i, level in enumerate(self.down):
-            x = level(self.pool(x) if i else x)
+            x = self._through(level, self.pool(x) if i else x)
             across.append(x)
         across.pop()
         for up, merge in zip(self.up, self.merge, strict=True):
-            x = merge(torch.cat([up(x), across.pop()], 1))
+            x = self._through(merge, torch.cat([up(x), across.pop()], 1))
         out: Tensor = self.last(x)[:, 0] * self.config.unit_ppm
+        return out
+
+    def _through(self, level: nn.Module, x: Float[Tensor, "n c x y z"]) -> Float[Tensor, "n d x y z"]:
+        """The level; in single precision where a CPU's half-precision gradients are wrong: torch 2.13 leaves
+        them unset, often infinite, for kernels wider than the volume."""
+        if x.is_cpu and min(x.shape[-3:]) < self.config.kernel:
+            with torch.autocast("cpu", enabled=False):
+                out: Tensor = level(x.float())
+        else:
+            out = level(x)
         return out
 
     def invert(self, given: Given, run: Run = at_once) -> Answer:

@@ -14,7 +14,7 @@ from k2chi.data import Field, Grid, Scan
 from k2chi.invert.learned import Learned
 from k2chi.learn.closedform import ClosedForm
 from k2chi.learn.simulate import Anything
-from k2chi.nets.weights import shipped
+from k2chi.nets.weights import shipped, trained
 from k2chi.ops.fourier import keep_memory
 
 
@@ -58,7 +58,7 @@ def main() -> None:
     ):
         rows.append((f"{name}, {given.cubes}³ [cubes/s]", f"{cubes_a_second(data, given.device):.1f}"))
         print(*rows[-1], flush=True)
-    for name in shipped():
+    for name in (n for n in shipped() if trained(n).card.takes == "local"):
         for openvino in (False, True):
             if openvino and given.device != "cpu":
                 continue

@@ -35,6 +35,7 @@ SMALL = {
     "adaptive": AdaptiveTVConfig(2, 2, (4, 6), 1),
     "adaptive, own guides": AdaptiveTVConfig(2, 2, (4,), shared=False),
     "total": UnrolledConfig(2, (4, 6), 1, total=True, start=5),
+    "adaptive total": AdaptiveTVConfig(2, 2, (4, 6), 1, total=True, start=5),
 }
 every = pytest.mark.parametrize("config", SMALL.values(), ids=SMALL)
 
@@ -156,7 +157,14 @@ def test_fresh_ours_descends_the_misfit_for_the_true_geometry():
     assert misfit(8, turned) > 0.6
 
 
-def test_total_explains_a_background_by_sources_outside():
+TOTALS = {
+    "unrolled": UnrolledConfig(3, (4,), total=True, start=60),
+    "adaptive": AdaptiveTVConfig(3, 6, (4,), total=True, start=60),
+}
+
+
+@pytest.mark.parametrize("config", TOTALS.values(), ids=TOTALS)
+def test_total_explains_a_background_by_sources_outside(config):
     """A field ten times as strong from outside changes the fresh network's map little."""
     g = given(shape=(24, 24, 24), voxel=(1, 1, 1), n=1)
     s = torch.zeros(1, 24, 24, 24)
@@ -167,7 +175,7 @@ def test_total_explains_a_background_by_sources_outside():
     far = g.d(outside) * s
     near = g.d(inside) * s
     assert far.norm() > 5 * near.norm()
-    network = UnrolledConfig(3, (4,), total=True, start=60).build()
+    network = config.build()
     g = replace(g, weight=s, support=s)
     with torch.no_grad():
         both = network.invert(replace(g, field=near + far)).chi
@@ -317,6 +325,25 @@ def test_noise_makes_it_stronger_and_its_absence_changes_nothing():
         errors.append([float((m - m[g.support > 0].mean())[g.support > 0].norm()) for m in maps])
     assert errors[1][0] == pytest.approx(errors[0][0], rel=1e-3)
     assert errors[1][1] < 0.8 * errors[0][1]
+
+
+def test_a_voxel_off_by_far_loses_weight_in_networks_for_total_fields():
+    """As wrapped phase is: with the weight on, it would pull at the map around it."""
+    g = given(shape=(20, 20, 20), voxel=(1, 1, 1), n=1)
+    axes = torch.meshgrid(*(torch.linspace(-3, 3, 20) for _ in range(3)), indexing="ij")
+    truth = torch.exp(-sum(a.square() for a in axes))[None] * g.support
+    clean = replace(g, field=g.d(truth) * g.support, weight=g.support)
+    wrong = clean.field.clone()
+    wrong[0, 9, 9, 12] += 30 * clean.scale()[0, 0, 0, 0]
+    off = []
+    for total in (True, False):
+        network = AdaptiveTVConfig(4, 6, (4,), total=total, start=20).build().requires_grad_(False)
+        network.rise.zero_()
+        network.log_tv.fill_(-5.0)
+        network.log_edge.fill_(0.5)
+        maps = [network.invert(x).chi for x in (clean, replace(clean, field=wrong))]
+        off.append(float((maps[1] - maps[0]).norm()))
+    assert off[0] < 0.5 * off[1]
 
 
 def test_new_weights_of_the_splits_leave_the_multipliers_as_they_are():

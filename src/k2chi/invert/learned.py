@@ -118,7 +118,7 @@ def arranged(p: Problem, order: tuple[int, int, int]) -> Given:
     shape: Size = (n[i], n[j], n[k])
     grid = Grid.of(shape, (v[i], v[j], v[k]), (b[i], b[j], b[k]))
     straight = order == (0, 1, 2)
-    kernel = p.kernel if straight else dipole_kernel(grid, shape, "green").to(p.ppm.device)
+    kernel = p.kernel if straight else dipole_kernel(grid, shape, p.kind).to(p.ppm.device)
     weight = p.weight / p.weight.max().clamp_min(1e-12)
     f, w, s = (x.permute(order).contiguous()[None] for x in (p.ppm, weight, p.support.to(p.ppm)))
     return Given(f, w, s, kernel, grid.voxel_mm, grid.b0_dir)

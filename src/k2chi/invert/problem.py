@@ -33,6 +33,8 @@ class Problem:
     """Where χ may differ from zero: the un-eroded mask."""
     kernel: Float[Tensor, "x y h"]
     """D on the half spectrum."""
+    kind: Kernel = "continuous"
+    """Which D that is."""
 
     @property
     def d(self) -> Linear:
@@ -76,14 +78,14 @@ class Problem:
         )
 
 
-def problem(local: Field, kind: Kernel = "continuous") -> Problem:
-    """Crop to the support, pad to a fast size.
+def problem(local: Field, kind: Kernel = "continuous", room_mm: float = 0.0) -> Problem:
+    """Crop to the support, pad to a fast size; for sources around it, `room_mm` on each side at least.
 
     Methods that keep χ inside the support take the `green` kernel: it holds the field as far as half the
     box, where the continuous one adds up that of all the box's copies, which no χ inside can explain.
     """
     support = local.mask if local.support is None else local.support
-    box = box_around(support, PAD)
+    box = box_around(support, PAD, int(room_mm / min(local.grid.voxel_mm)))
     grid = box.grid(local.grid)
     kernel = dipole_kernel(grid, grid.shape, kind).to(local.ppm.device)
     inside = replace(local, mask=local.mask & torch.isfinite(local.ppm), support=support)
@@ -98,4 +100,5 @@ def problem(local: Field, kind: Kernel = "continuous") -> Problem:
         weight=box.take(weight),
         support=box.take(support),
         kernel=kernel,
+        kind=kind,
     )

@@ -9,6 +9,9 @@ from k2chi.invert.learned import Learned
 from k2chi.invert.problem import problem
 from k2chi.nets.weights import trained
 
+ROOM_MM = 30.0
+"""Room for sources around the mask, as `TotalFieldTV` has it."""
+
 
 @dataclass(frozen=True)
 class LearnedTotal:
@@ -40,5 +43,7 @@ class LearnedTotal:
         inside = total.mask & torch.isfinite(total.ppm)
         mean = total.ppm[inside].mean() if inside.any() else total.ppm.new_zeros(())
         centred = replace(total, ppm=torch.where(inside, total.ppm - mean, torch.zeros_like(total.ppm)))
-        chi = Learned(self.weights, self.refine, self.half).answered(problem(centred, "green"), known)
+        chi = Learned(self.weights, self.refine, self.half).answered(
+            problem(centred, "green", ROOM_MM), known
+        )
         return replace(chi, misfits=())  # those would count the background, which is no part of the map

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from k2chi.data import Chi, Field
-from k2chi.joint.totalfield import trust
 from k2chi.ops.box import box_around, faces, grown
 from k2chi.ops.dipole import dipole
 from k2chi.ops.finite import forward_difference, gradient
+from k2chi.ops.robust import trust
 from k2chi.progress import track
 from k2chi.solve.cg import cg
 

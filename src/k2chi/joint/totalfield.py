@@ -11,6 +11,7 @@ from k2chi.ops.box import Box, box_around, faces, grown
 from k2chi.ops.dipole import dipole_kernel
 from k2chi.ops.finite import laplacian_symbol
 from k2chi.ops.fourier import SPACE
+from k2chi.ops.robust import trust
 from k2chi.ops.shrink import TVSplit
 from k2chi.progress import track
 from k2chi.solve.cg import cg
@@ -145,13 +146,3 @@ class TotalFieldTV:
             z2 = (w2_now * f + v2) / (w2_now + 1)
             s2 = v2 - z2
         return Everywhere(box, chi, d, updates, misfits)
-
-
-def trust(
-    residual: Float[Tensor, "x y z"], mask: Bool[Tensor, "x y z"], limit: float
-) -> Float[Tensor, "x y z"]:
-    """Squared weight that falls with the square of residuals beyond `limit` robust standard deviations."""
-    size = residual.abs()
-    inside = size[mask]
-    spread = 1.4826 * float(inside[:: max(len(inside) // 100_000, 1)].median())
-    return (limit * spread / size.clamp_min(1e-30)).clamp_max(1).square()

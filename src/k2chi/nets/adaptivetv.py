@@ -17,12 +17,15 @@ from k2chi.nets.running import Run, at_once
 from k2chi.ops.box import faces, grown
 from k2chi.ops.finite import differences, laplacian_symbol
 from k2chi.ops.fourier import SPACE
+from k2chi.ops.robust import trust
 from k2chi.ops.shrink import TVSplit, shrink_step
 
 LOOKS = 8
 """Volumes that the guide sees."""
-GAP_MM = 1.6
-"""With the total field: so near the mask there is tissue, as `TotalFieldTV` has it."""
+GAP = 1.75
+"""With the total field: so near the mask there is tissue [mean voxel edges], all next neighbours."""
+OUTLIER = 5.0
+"""With the total field: weight falls for residuals beyond this many robust standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -73,19 +76,20 @@ class AdaptiveTV(nn.Module):
         self.guides = nn.ModuleList(
             Regulariser(LOOKS, 3, config.widths, config.depth, told=9 + config.rounds) for _ in range(count)
         )
-        self.log_tv = nn.Parameter(torch.full((config.rounds,), log(3e-3)))
-        self.log_edge = nn.Parameter(torch.full((config.rounds,), log(1.5)))
+        tv, edge = (5e-3, 4.0) if config.total else (3e-3, 1.5)
+        self.log_tv = nn.Parameter(torch.full((config.rounds,), log(tv)))
+        self.log_edge = nn.Parameter(torch.full((config.rounds,), log(edge)))
         self.log_data = nn.Parameter(torch.full((config.rounds,), log(0.1)))
         # sources outside must move freely: there the weight is one on the step only
         self.log_support = nn.Parameter(torch.full((config.rounds,), log(1e-4 if config.total else 0.01)))
         # misfit after the first round, over the field's size, above which strength rises, and by which power
         self.log_calm = nn.Parameter(torch.tensor(log(0.13)))
-        self.rise = nn.Parameter(torch.tensor(3.0))
+        self.rise = nn.Parameter(torch.tensor(0.0 if config.total else 3.0))
 
     def invert(self, given: Given, run: Run = at_once) -> Answer:
         """χ inside the support; its mean is arbitrary."""
         s = given.support
-        tissue = grown(s, GAP_MM, given.voxel_mm) if self.config.total else s
+        tissue = grown(s, GAP * mean_edge(given.voxel_mm), given.voxel_mm) if self.config.total else s
         beyond = background(given, 1 - tissue, self.config.start) if self.config.total else None
         left = given if beyond is None else replace(given, field=given.field - given.d(beyond))
         scale = left.scale()
@@ -98,6 +102,8 @@ class AdaptiveTV(nn.Module):
                 self.log_tv[k].exp(), self.log_data[k].exp(), self.log_support[k].exp(),
                 (self.log_edge[k] + strength).exp(),
             )  # fmt: skip
+            if k and self.config.total and OUTLIER:
+                state.doubt()
             for _ in range(self.config.inner):
                 state.step()
             if k == 0:  # what the first round cannot explain is noise: the more of it, the stronger
@@ -115,6 +121,11 @@ class AdaptiveTV(nn.Module):
         return Answer(s * state.chi * scale, s * spread.clamp(-12, 6).exp() * scale, beyond)
 
 
+def mean_edge(voxel_mm: Vector) -> float:
+    """Geometric mean of a voxel's edges [mm]."""
+    return exp(sum(log(v) for v in voxel_mm) / 3)
+
+
 class Splitting:
     """Where the alternating directions stand: χ, its field, and the scaled duals of the three splits."""
 
@@ -125,7 +136,7 @@ class Splitting:
         self.f, self.w2, self.support, self.room = given.field, given.weight.square(), given.support, room
         self.weight, self.kernel = given.weight, given.kernel
         size: Size = (self.f.shape[1], self.f.shape[2], self.f.shape[3])
-        mean = exp(sum(log(v) for v in given.voxel_mm) / 3)
+        mean = mean_edge(given.voxel_mm)
         v = given.voxel_mm
         self.voxel: Vector = (v[0] / mean, v[1] / mean, v[2] / mean)
         self.grid = Grid.of(size, self.voxel)
@@ -165,6 +176,13 @@ class Splitting:
         size = self.f.shape[-3:]
         self.chi = torch.fft.irfftn(k, s=size, dim=SPACE)
         self.field = torch.fft.irfftn(k * self.kernel, s=size, dim=SPACE)
+
+    def doubt(self) -> None:
+        """Voxels that fit badly lose weight: jumps in the background must not pull at the map."""
+        with torch.no_grad():
+            left = self.weight * (self.f - self.field)
+            trusts = [trust(x, m > 0, OUTLIER) for x, m in zip(left, self.weight, strict=True)]
+            self.w2 = self.weight.square() * torch.stack(trusts)
 
     def misfit(self) -> Float[Tensor, "n 1 1 1"]:
         """Weighted root mean square of the field that is left unexplained."""

@@ -19,6 +19,7 @@ from k2chi.nets import AdaptiveTVConfig, Answer, SIQSMConfig, UNetConfig, Unroll
 from k2chi.nets.running import at_once
 from k2chi.nets.weights import Card, read, shipped, trained
 from k2chi.ops import dipole
+from k2chi.ops.dipole import fitting
 
 CONFIG = UnrolledConfig(2, (4, 6), 1)
 CARD = Card("mine", CONFIG, "local", (0.4, 2.5), 4.0, "cubes", 10, 0.1, "cpu", "none", "none", 2.0)
@@ -45,7 +46,7 @@ def test_it_says_how_far_off_it_believes_to_be(file):
     torch.testing.assert_close(two.ppm, 2 * one.ppm, rtol=1e-3, atol=1e-6)
     assert one.sd_ppm[local.mask].min() > 0
     assert not one.sd_ppm[~local.mask].any()
-    p = problem(local, "green")
+    p = problem(local, fitting(local.grid))
     with torch.no_grad():
         spread = read(Path(file)).network.invert(arranged(p, canonical(p.grid))).spread
     assert float(one.sd_ppm.max()) == pytest.approx(2 * float(spread.max()), rel=1e-4)
@@ -84,7 +85,7 @@ def test_refinement_lowers_the_error_of_any_network(tmp_path, network):
 def test_a_false_mean_of_a_network_changes_nothing_that_is_refined(file):
     """Networks leave the mean open; without care its field at the rim went into the map."""
     local, _ = ball()
-    p = problem(local, "green")
+    p = problem(local, fitting(local.grid))
     given = arranged(p, canonical(p.grid))
     with torch.no_grad():
         answer = read(Path(file)).network.invert(given)

@@ -245,7 +245,7 @@ def test_fansi_finds_its_minimum():
     support[:2] = False
     local = replace(local, support=support)
     method = FANSI(alpha, nonlinear=False, iterations=1500, tolerance=0, edge_ppm_per_mm=0.02)
-    p = problem(local, "green")
+    p = problem(local, inside=True)
     nabla = gradient(p.grid)
     here = p.box.take(support)
     within = here & torch.roll(here, -1, 0) & torch.roll(here, -1, 1) & torch.roll(here, -1, 2)
@@ -633,7 +633,7 @@ def test_fansi_is_the_published_one_but_for_padding_and_shrinkage(head, monkeypa
     """Unpadded and shrunk by component it gives the published errors: 11.98, 12.25, 11.55, 10.38, 6.68 %."""
     monkeypatch.setattr("k2chi.invert.splits.TVSplit", ComponentWise)
     monkeypatch.setattr("k2chi.invert.splits.faces", lambda support: torch.ones(support.shape))
-    monkeypatch.setattr("k2chi.invert.fansi.problem", lambda local, kind: problem(local))
-    monkeypatch.setattr("k2chi.invert.problem.box_around", lambda mask, factor: Box((0, 0, 0), (64, 64, 64)))
+    monkeypatch.setattr("k2chi.invert.fansi.problem", lambda local, inside: problem(local))
+    monkeypatch.setattr("k2chi.invert.problem.box_around", lambda *_: Box((0, 0, 0), (64, 64, 64)))
     local, truth = head
     assert nrmse(method(local).ppm, truth, local.mask) == pytest.approx(percent, abs=0.3)

@@ -88,7 +88,7 @@ def least_deviation_dual(p):
 
 def test_l1_finds_its_minimum():
     """Another algorithm ends at nearly the same map, and not lower. Measured: maps 2 % apart."""
-    p = problem(LOCAL, "green")
+    p = problem(LOCAL, inside=True)
     found = L1QSM(0.05, nonlinear=False, iterations=800, tolerance=0, error_ppm=0.05)(LOCAL).ppm
     other = by_primal_dual(p, least_deviation_dual(p), 0.05, 1000)
 
@@ -107,7 +107,7 @@ def test_tgv_finds_its_minimum():
 
     Measured: 18 % apart after 1000 steps, 5 % after 3000; the map of total variation alone is 12 % from it.
     """
-    p = problem(LOCAL, "green")
+    p = problem(LOCAL, inside=True)
     method = FANSI(1e-3, nonlinear=False, iterations=800, tolerance=0, tgv=True)
     other = by_primal_dual(p, least_squares_dual(p), 1e-3, 3000, second=2.0) * LOCAL.mask
     mine = gap(method(LOCAL).ppm, other)

@@ -189,7 +189,7 @@ def test_star_maps_strong_sources_first():
     local, truth, _ = noisy(0.002)
     strong, gentle = (FANSI(a, nonlinear=False, iterations=60)(local) for a in (1e-3, 5e-5))
     two = STAR(strong_ppm=0.15, iterations=60)(local)
-    p = problem(local, "green")
+    p = problem(local, inside=True)
     misfit = [p.misfit(p.d(p.box.take(c.ppm))) for c in (two, strong)]
     assert misfit[0] < 0.8 * misfit[1]
     assert nrmse(two.ppm, truth, local.mask) < nrmse(gentle.ppm, truth, local.mask)

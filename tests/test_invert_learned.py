@@ -19,7 +19,6 @@ from k2chi.nets import AdaptiveTVConfig, Answer, SIQSMConfig, UNetConfig, Unroll
 from k2chi.nets.running import at_once
 from k2chi.nets.weights import Card, read, shipped, trained
 from k2chi.ops import dipole
-from k2chi.ops.dipole import fitting
 
 CONFIG = UnrolledConfig(2, (4, 6), 1)
 CARD = Card("mine", CONFIG, "local", (0.4, 2.5), 4.0, "cubes", 10, 0.1, "cpu", "none", "none", 2.0)
@@ -46,7 +45,7 @@ def test_it_says_how_far_off_it_believes_to_be(file):
     torch.testing.assert_close(two.ppm, 2 * one.ppm, rtol=1e-3, atol=1e-6)
     assert one.sd_ppm[local.mask].min() > 0
     assert not one.sd_ppm[~local.mask].any()
-    p = problem(local, fitting(local.grid))
+    p = problem(local, inside=True)
     with torch.no_grad():
         spread = read(Path(file)).network.invert(arranged(p, canonical(p.grid))).spread
     assert float(one.sd_ppm.max()) == pytest.approx(2 * float(spread.max()), rel=1e-4)
@@ -85,7 +84,7 @@ def test_refinement_lowers_the_error_of_any_network(tmp_path, network):
 def test_a_false_mean_of_a_network_changes_nothing_that_is_refined(file):
     """Networks leave the mean open; without care its field at the rim went into the map."""
     local, _ = ball()
-    p = problem(local, fitting(local.grid))
+    p = problem(local, inside=True)
     given = arranged(p, canonical(p.grid))
     with torch.no_grad():
         answer = read(Path(file)).network.invert(given)
@@ -205,7 +204,7 @@ def test_resampling_there_and_back_keeps_smooth_maps_in_place(edges, b0):
     blob = torch.exp(-(distance**2) / 50).float()
     mask = torch.ones(grid.shape, dtype=torch.bool)
     mask[:3] = mask[-3:] = mask[:, :3] = mask[:, -3:] = mask[..., :3] = mask[..., -3:] = False
-    p = problem(Field(blob * mask, mask, grid, Scan((0.01,), 3.0), local=True), "green")
+    p = problem(Field(blob * mask, mask, grid, Scan((0.01,), 3.0), local=True), inside=True)
     network = Knows()
     got = axial_invert(network, arranged(p, (0, 1, 2)), at_once).chi[0]
     core = p.box.take(torch.nn.functional.pad(mask[4:-4, 4:-4, 4:-4], (4,) * 6))

@@ -18,7 +18,7 @@ __all__ = ["SCAN", "painted"]
 
 def cost(method, local, chi):
     """½‖w(exp is(Dχ − f) − 1)‖²/s² + α Σ √(|M_G∇χ|² + ε²) of a map, written out."""
-    p, s = problem(local, "green"), local.scan.rad_per_ppm
+    p, s = problem(local, inside=True), local.scan.rad_per_ppm
     x = p.box.take(chi)
     misfit = torch.polar(torch.ones_like(x), s * (p.d(x) - p.ppm)) - 1
     slopes = method.edges(p) * gradient(p.grid)(x)
@@ -34,7 +34,7 @@ def test_the_map_is_a_minimum_of_the_cost():
     found = method(local).ppm
     x = found.clone().requires_grad_()
     newton = torch.optim.LBFGS([x], max_iter=40, line_search_fn="strong_wolfe")
-    p, s = problem(local, "green"), local.scan.rad_per_ppm
+    p, s = problem(local, inside=True), local.scan.rad_per_ppm
     edges = method.edges(p)
 
     def step():

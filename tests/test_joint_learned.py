@@ -95,7 +95,7 @@ def test_refinement_moves_the_background_along(method):
     """Without the sources outside, steps on the data would put the air's field into the map."""
     total, _ = scene()
     assert gap(total.ppm, scene(air_ppm=0.0)[0].ppm) > 2
-    p = problem(total, "green")
+    p = problem(total, inside=True)
     given = arranged(p, canonical(p.grid))
     with torch.no_grad():
         answer = trained(method.weights).network.invert(given)

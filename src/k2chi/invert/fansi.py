@@ -56,7 +56,7 @@ class FANSI:
 
     def __call__(self, local: Field) -> Chi:
         """Invert `local`."""
-        p = problem(local, "green" if self.support else "continuous")
+        p = problem(local, inside=self.support)
         r = edges(p) if self.edges else torch.ones_like(p.ppm)
         alpha, edge, free = self.alpha, self.edge_ppm_per_mm, self.support
         prior = TGV(p, alpha, self.second_mm, edge, r, free) if self.tgv else TV(p, alpha, edge, r, free)

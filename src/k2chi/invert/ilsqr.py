@@ -60,7 +60,7 @@ class ILSQR:
 
     def __call__(self, local: Field) -> Chi:
         """Invert `local`."""
-        p = problem(local, "green" if self.support else "continuous")
+        p = problem(local, inside=self.support)
         inside = p.support if self.support else torch.ones_like(p.support)
         d, w = p.d, p.weight
         fit = Linear(lambda x: d(x * inside).mul_(w), lambda r: d.H(r * w).mul_(inside))

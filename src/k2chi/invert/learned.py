@@ -14,7 +14,7 @@ from k2chi.invert.problem import Problem, problem
 from k2chi.nets.given import Answer, Given, Network
 from k2chi.nets.running import ByOpenVINO, InSlabs, Run, at_once
 from k2chi.nets.weights import Trained, trained
-from k2chi.ops.dipole import dipole_kernel, fitting
+from k2chi.ops.dipole import dipole_kernel
 from k2chi.ops.fourier import SPACE
 from k2chi.progress import track
 
@@ -57,7 +57,7 @@ class Learned:
         known = trained(self.weights, local.ppm.device)
         if known.card.takes != "local":
             raise ValueError(f"the network {known.card.name} takes the total field: use LearnedTotal")
-        p = problem(local, fitting(local.grid))
+        p = problem(local, inside=True)
         return self.answered(p, known)
 
     def answered(self, p: Problem, known: Trained) -> Chi:

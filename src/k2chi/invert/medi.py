@@ -72,7 +72,7 @@ class MEDI:
 
     def __call__(self, local: Field, csf: Bool[Tensor, "x y z"] | None = None) -> Chi:
         """Invert `local`. Given `csf`, χ is held flat there, and its mean becomes the map's zero."""
-        p, s = problem(local, "green" if self.support else "continuous"), local.scan.rad_per_ppm
+        p, s = problem(local, inside=self.support), local.scan.rad_per_ppm
         if self.smv_mm:
             p = filtered(p, self.smv_mm)
         fluid = None if csf is None else p.box.take(csf & p.field.mask)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from k2chi.data import Chi, Field, Grid
 from k2chi.ops.box import Box, box_around
-from k2chi.ops.dipole import Kernel, dipole_kernel
+from k2chi.ops.dipole import Kernel, dipole_kernel, fitting
 from k2chi.ops.fourier import SPACE, convolution
 from k2chi.ops.linear import Linear
 
@@ -78,22 +78,23 @@ class Problem:
         )
 
 
-def problem(local: Field, kind: Kernel = "continuous", room_mm: float = 0.0) -> Problem:
+def problem(local: Field, inside: bool = False, room_mm: float = 0.0) -> Problem:
     """Crop to the support, pad to a fast size; for sources around it, `room_mm` on each side at least.
 
-    Methods that keep χ inside the support take the `green` kernel: it holds the field as far as half the
-    box, where the continuous one adds up that of all the box's copies, which no χ inside can explain.
+    Methods that keep χ `inside` the support take a kernel that holds the field as far as half the box, as
+    `fitting` has it; the continuous one adds up that of all the box's copies, which no χ inside can explain.
     """
     support = local.mask if local.support is None else local.support
     box = box_around(support, PAD, int(room_mm / min(local.grid.voxel_mm)))
     grid = box.grid(local.grid)
+    kind: Kernel = fitting(grid) if inside else "continuous"
     kernel = dipole_kernel(grid, grid.shape, kind).to(local.ppm.device)
-    inside = replace(local, mask=local.mask & torch.isfinite(local.ppm), support=support)
+    finite = replace(local, mask=local.mask & torch.isfinite(local.ppm), support=support)
     ppm, weight = (  # not by multiplication: what is not finite must go
-        torch.where(inside.mask, x, torch.zeros_like(x)) for x in (local.ppm, local.weight)
+        torch.where(finite.mask, x, torch.zeros_like(x)) for x in (local.ppm, local.weight)
     )
     return Problem(
-        field=inside,
+        field=finite,
         box=box,
         grid=grid,
         ppm=box.take(ppm),

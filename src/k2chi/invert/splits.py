@@ -166,7 +166,7 @@ def begin(
     start: Float[Tensor, "x y z"] | None = None,
 ) -> Splits:
     """Total variation and, where `mu_support` is not 0, the support, on the box around `local`."""
-    p = problem(local, "green" if mu_support else "continuous")
+    p = problem(local, inside=bool(mu_support))
     r = edges(p) if weigh_edges else torch.ones_like(p.ppm)
     tv = TV(p, alpha, edge_ppm_per_mm, r, free_border=mu_support > 0)
     return Splits(p, tv, mu_data, mu_support, start)

@@ -57,7 +57,7 @@ class STAR:
         strong = torch.where(first.abs() > self.strong_ppm, first, 0.0)
         if not strong.any():
             return gentle(local)
-        p = problem(local, "green")
+        p = problem(local, inside=True)
         away = p.box.put(p.d(p.box.take(strong)), local.grid.shape)
         rest = gentle(replace(local, ppm=local.ppm - away))
         return replace(rest, ppm=rest.ppm + strong)

@@ -74,7 +74,7 @@ class TwoPass:
 
     def _strong(self, trusted: Field, bad: Tensor) -> tuple[Tensor, Tensor]:
         """Sources in the voxels `bad` that explain the trusted field, and their field [ppm]."""
-        p = problem(trusted, "green")
+        p = problem(trusted, inside=True)
         d, w2 = p.d, p.weight.square()
         seen = d.H(w2 * p.ppm)
         usual = MEAN_D2 * float(w2[w2 > 0].median())

@@ -56,7 +56,7 @@ class WHQSM:
 
     def __call__(self, local: Field) -> Chi:
         """Invert `local`."""
-        p = problem(local, "green" if self.support else "continuous")
+        p = problem(local, inside=self.support)
         r = edges(p) if self.edges else torch.ones_like(p.ppm)
         tv = TV(p, self.alpha, self.edge_ppm_per_mm, r, free_border=self.support)
         prior = WeakHarmonic(p, tv, self.beta_mm4, self.mu_harmonic_mm4, self.size)

@@ -43,7 +43,5 @@ class LearnedTotal:
         inside = total.mask & torch.isfinite(total.ppm)
         mean = total.ppm[inside].mean() if inside.any() else total.ppm.new_zeros(())
         centred = replace(total, ppm=torch.where(inside, total.ppm - mean, torch.zeros_like(total.ppm)))
-        chi = Learned(self.weights, self.refine, self.half).answered(
-            problem(centred, "green", ROOM_MM), known
-        )
+        chi = Learned(self.weights, self.refine, self.half).answered(problem(centred, True, ROOM_MM), known)
         return replace(chi, misfits=())  # those would count the background, which is no part of the map

@@ -61,7 +61,7 @@ class ChiSeparation:
     ) -> Sources:
         """Both pools from the local field, R2* and, if there is one, a map of R2 (0: it is R2′)."""
         total = amount(local, r2star_per_s, r2_per_s, self.decay_3t_per_s_ppm, self.r2_3t_per_s)
-        p = problem(local, "green")
+        p = problem(local, inside=True)
         d, w2, f = p.kernel, p.weight.square(), p.ppm
         known = p.box.take(local.mask & r2star_per_s.isfinite())
         r, wr = p.box.take(total), self.beta * known.to(f.dtype) * w2.clamp_min(0)

@@ -1,6 +1,6 @@
 """Networks beside classical methods: geometry, stated intervals, half precision → bench/RESULTS.md.
 
-    python bench/networks.py [--parts geometry intervals precision] [--voxel 2] [--write]
+    python bench/networks.py [--parts geometry intervals joint precision] [--voxel 2] [--write]
 
 Every error is NRMSE over the whole true brain [%], from the true local field at 3 T, with noise where said.
 The scale experiment and the challenge's metrics are commands of their own, `k2chi reproduce si-qsm`; their
@@ -18,9 +18,11 @@ import torch
 from accuracy import tilted
 from results import put, table
 
-from k2chi.data import Field, Grid
+from k2chi.background import PDF, VSHARP
+from k2chi.data import Chi, Field, Grid
 from k2chi.invert import FANSI, NDI
 from k2chi.invert.learned import Learned
+from k2chi.joint import LearnedTotal, TotalFieldTV
 from k2chi.measure.quality import nrmse
 from k2chi.nets.weights import shipped, trained
 from k2chi.ops.dipole import dipole
@@ -37,9 +39,9 @@ def truth(grid: Grid, person: int) -> Truth:
     return GRE((0.020,), 3.0, 0.040, 15.0, 100.0, seed=person)(DigitalHead(seed=person), grid).truth
 
 
-def noisy(of: Truth, snr: float | None) -> Field:
-    """Its local field with even noise of phase, whose size the field tells."""
-    clean = of.local()
+def noisy(of: Truth, snr: float | None, clean: Field | None = None) -> Field:
+    """Its local field, or `clean`, with even noise of phase, whose size the field tells."""
+    clean = clean or of.local()
     if snr is None:
         return clean
     size = 1 / (snr * of.scan.rad_per_ppm)
@@ -99,6 +101,26 @@ def intervals(voxel: float, persons: tuple[int, ...] = (21, 22)) -> str:
     return f"Digital heads of {voxel:g} mm, 3 T, 20 ms:\n\n" + table(head, rows)
 
 
+def joint(voxel: float, persons: tuple[int, ...] = (21, 22)) -> str:
+    """From the true total field, with and without noise: the network beside classical methods."""
+    methods: dict[str, Callable[[Field], Chi]] = {
+        "LearnedTotal": LearnedTotal(),
+        "TotalFieldTV": TotalFieldTV(),
+        "VSHARP + FANSI": lambda f: FANSI()(VSHARP()(f)),
+        "PDF + FANSI": lambda f: FANSI()(PDF()(f)),
+    }
+    rows = []
+    for person in persons:
+        of = truth(box((voxel,) * 3), person)
+        for snr in (None, 100.0, 30.0):
+            total = noisy(of, snr, of.total())
+            cells = [f"{nrmse(m(total).ppm, of.chi_ppm, of.brain):.1f}" for m in methods.values()]
+            rows.append((f"person {person}, {'no noise' if snr is None else f'SNR {snr:g}'}", *cells))
+            print(*rows[-1], flush=True)
+    words = f"Total fields of digital heads of {voxel:g} mm, 3 T, 20 ms, their exact masks, NRMSE [%]:\n\n"
+    return words + table(("", *methods), rows)
+
+
 def precision(voxel: float, person: int = 21) -> str:
     """Change of χ by half precision and by OpenVINO, root mean square [ppb]."""
     of = truth(box((voxel,) * 3), person)
@@ -122,7 +144,7 @@ def precision(voxel: float, person: int = 21) -> str:
     )
 
 
-PARTS = {"geometry": geometry, "intervals": intervals, "precision": precision}
+PARTS = {"geometry": geometry, "joint": joint, "intervals": intervals, "precision": precision}
 
 
 def main() -> None:

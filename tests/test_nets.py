@@ -346,6 +346,13 @@ def test_a_voxel_off_by_far_loses_weight_in_networks_for_total_fields():
     assert off[0] < 0.5 * off[1]
 
 
+def test_dim_weights_leave_the_map_of_a_total_field():
+    """Only ratios of weights matter: one bright voxel must not make everything else smooth."""
+    g, network = given(), AdaptiveTVConfig(2, 4, (4,), total=True, start=5).build().requires_grad_(False)
+    dim = network.invert(replace(g, weight=0.25 * g.weight)).chi
+    torch.testing.assert_close(dim, network.invert(g).chi, rtol=1e-3, atol=1e-5)
+
+
 def test_new_weights_of_the_splits_leave_the_multipliers_as_they_are():
     """Weight times scaled dual is the multiplier of a split, which a new weight must not move."""
     g = given()

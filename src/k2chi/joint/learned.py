@@ -18,9 +18,9 @@ class LearnedTotal:
     """Let a trained network explain the total field by a brain it knows and by free sources around it.
 
     The first guess of the sources outside is that of projection onto dipoles, Liu T et al. 2011, NMR Biomed
-    24:1129, doi:10.1002/nbm.1670; each unrolled step then moves inside and outside together, and a learned
-    regulariser corrects the inside, as in `Learned`. Needs weights for total fields. The card tells what
-    they learned from; compare with a classical method.
+    24:1129, doi:10.1002/nbm.1670; each unrolled step then moves inside and outside together, and a
+    regulariser corrects the inside, as in `Learned`. The weights that come with the package have learned
+    nothing yet: they are unrolled total variation, set by hand (see the card). Compare with `TotalFieldTV`.
     """
 
     weights: str = "adaptive-tv-total"

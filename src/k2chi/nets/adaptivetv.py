@@ -76,13 +76,14 @@ class AdaptiveTV(nn.Module):
         self.guides = nn.ModuleList(
             Regulariser(LOOKS, 3, config.widths, config.depth, told=9 + config.rounds) for _ in range(count)
         )
-        tv, edge = (5e-3, 4.0) if config.total else (3e-3, 1.5)
+        tv, edge = (5e-3, 2.0) if config.total else (3e-3, 1.5)
         self.log_tv = nn.Parameter(torch.full((config.rounds,), log(tv)))
         self.log_edge = nn.Parameter(torch.full((config.rounds,), log(edge)))
         self.log_data = nn.Parameter(torch.full((config.rounds,), log(0.1)))
         # sources outside must move freely: there the weight is one on the step only
         self.log_support = nn.Parameter(torch.full((config.rounds,), log(1e-4 if config.total else 0.01)))
-        # misfit after the first round, over the field's size, above which strength rises, and by which power
+        # misfit after the first round, over the field's size, above which strength rises, and by which power;
+        # what is left of a background is no noise
         self.log_calm = nn.Parameter(torch.tensor(log(0.13)))
         self.rise = nn.Parameter(torch.tensor(0.0 if config.total else 3.0))
 
@@ -91,7 +92,7 @@ class AdaptiveTV(nn.Module):
         s = given.support
         tissue = grown(s, GAP * mean_edge(given.voxel_mm), given.voxel_mm) if self.config.total else s
         beyond = background(given, 1 - tissue, self.config.start) if self.config.total else None
-        left = given if beyond is None else replace(given, field=given.field - given.d(beyond))
+        left = given if beyond is None else even(replace(given, field=given.field - given.d(beyond)))
         scale = left.scale()
         state = Splitting(left.over(scale), tissue, torch.ones_like(s) if self.config.total else s)
         box = bounds(s)
@@ -119,6 +120,14 @@ class AdaptiveTV(nn.Module):
         if beyond is not None:
             beyond = beyond + (1 - s) * state.chi * scale
         return Answer(s * state.chi * scale, s * spread.clamp(-12, 6).exp() * scale, beyond)
+
+
+def even(given: Given) -> Given:
+    """Weights over their root mean square in the mask: strength must not follow the brightest voxel."""
+    w2 = given.weight.square()
+    known = (w2 > 0).sum(SPACE, keepdim=True).clamp_min(1)
+    size = (w2.sum(SPACE, keepdim=True) / known).clamp_min(1e-24).sqrt()
+    return replace(given, weight=given.weight / size)
 
 
 def mean_edge(voxel_mm: Vector) -> float:

@@ -13,6 +13,7 @@ from k2chi.learn.closedform import ClosedForm, cylinder, sphere
 from k2chi.learn.measured import Measurement, blob, geometry, outside_field, two_fold, worn
 from k2chi.learn.simulate import Anything
 from k2chi.ops import dipole
+from k2chi.ops.dipole import fitting
 from k2chi.ops.fourier import crop_to, pad_to
 from k2chi.phantom import Cylinder, Sphere
 
@@ -29,7 +30,9 @@ def tensors(batch):
 
 
 @pytest.mark.parametrize(
-    "data", [DATA, replace(DATA, total=True), ClosedForm(16, 2)], ids=["ours", "total", "closed"]
+    "data",
+    [DATA, replace(DATA, total=True), replace(DATA, finer=0.5), ClosedForm(16, 2)],
+    ids=["ours", "total", "finer", "closed"],
 )
 def test_a_number_is_a_batch(data):
     """The same number gives the same bytes, another number other data."""
@@ -48,11 +51,24 @@ def test_the_field_is_that_of_the_label(number):
     assert float(batch.chi[s].abs().max()) > 0.02
     assert float(demeaned(batch.chi, s).sub(batch.chi).abs().max()) < 1e-6
     grid = Grid.of((24, 24, 24), batch.voxel_mm, batch.b0_dir)
-    expected = dipole(grid, kind="green", pad=2)(batch.chi)
+    expected = dipole(grid, kind=fitting(grid), pad=2)(batch.chi)
     size = float(expected[s].std())
     assert float((batch.field - expected)[s].abs().max()) < 0.02 * size
     assert float((batch.local - expected).abs().max()) < 1e-4 * size
     assert not batch.field[~s].any()
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_finer_cubes_have_the_mean_field_of_a_finer_map(number):
+    """Near the field of the label, not that field itself; the label still has mean zero and its size."""
+    batch = replace(DATA, measurement=CLEAN, residual=0.0, finer=1.0)(number)
+    s = batch.support
+    assert not batch.chi[~s].any()
+    assert float(demeaned(batch.chi, s).sub(batch.chi).abs().max()) < 1e-6
+    grid = Grid.of((24, 24, 24), batch.voxel_mm, batch.b0_dir)
+    off = (batch.local - dipole(grid, kind=fitting(grid), pad=2)(batch.chi)) * s
+    share = off.flatten(1).norm(dim=1) / (batch.local * s).flatten(1).norm(dim=1)
+    assert float(share.min()) > 0.01 and float(share.max()) < 0.5
 
 
 @pytest.mark.parametrize("voxel", [(1.0, 1.0, 1.0), (0.7, 1.0, 1.6)])
@@ -69,7 +85,7 @@ def test_a_round_body_is_the_closed_form_sphere(voxel):
     made, true = crop_to(d(pad_to(share, wide)), grid.shape), ball.field(grid)
     edge = (source > 0) & (source < 1)
     near = torch.nn.functional.max_pool3d(edge[None, None].float(), 3, 1, 1)[0, 0] > 0
-    assert float((made - true)[~near].norm() / true[~near].norm()) < 0.03
+    assert float((made - true)[~near].norm() / true[~near].norm()) < 0.04
 
 
 def test_rounded_boxes_and_rods_have_their_volume():

@@ -11,7 +11,7 @@ from torch.nn.functional import max_pool3d
 from k2chi.data import Grid, Size, Vector
 from k2chi.learn.anatomy import noise_field
 from k2chi.learn.batch import Draw
-from k2chi.ops.dipole import dipole_kernel
+from k2chi.ops.dipole import dipole_kernel, fitting
 from k2chi.ops.fourier import SPACE, convolution, crop_to
 from k2chi.ops.linear import Linear
 
@@ -46,7 +46,7 @@ def worn(draw: Draw, support: Bool[Tensor, "n x y z"], share: float) -> Bool[Ten
 def two_fold(grid: Grid, device: torch.device) -> tuple[Linear, Size]:
     """The field of sources in a cube without wraps: Green's function on an array twice as large."""
     x, y, z = (2 * s for s in grid.shape)
-    kernel = dipole_kernel(grid, (x, y, z), "green").to(device)
+    kernel = dipole_kernel(grid, (x, y, z), fitting(grid)).to(device)
     return convolution(kernel, (x, y, z), (x, y, z)), (x, y, z)
 
 

@@ -103,7 +103,10 @@ RECIPES: dict[str, Recipe] = {
     "adaptive-tv": replace(
         _small(
             AdaptiveTVConfig(widths=(16, 32, 48)),
-            replace(CUBES, size=48, persons=3, measurement=replace(CUBES.measurement, snr=(10.0, 1000.0))),
+            replace(
+                CUBES, size=48, persons=3, finer=0.7,
+                measurement=replace(CUBES.measurement, snr=(10.0, 1000.0)),
+            ),
         ),
         steps=4_000, learning_rate=1e-3, decay=1e-4, average=0.995, precision="bfloat16",
     ),

@@ -4,15 +4,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import avg_pool3d
 
 from k2chi.data import Grid, Size, Vector
 from k2chi.learn.anatomy import demeaned, fractal, noise_field, painted, scaled, strong_sources
 from k2chi.learn.batch import Batch, Draw
 from k2chi.learn.heads import pieces
 from k2chi.learn.measured import Measurement, blob, geometry, outside_field, two_fold
-from k2chi.ops.dipole import dipole_kernel
+from k2chi.ops.dipole import dipole, dipole_kernel, fitting
 from k2chi.ops.fourier import crop_to, pad_to
 from k2chi.ops.linear import Linear
 
@@ -53,6 +54,9 @@ class Anything:
     """Largest background left in a local field, relative to the local field."""
     total: bool = False
     """True for the total field: the background is 3 to 40 times the local field."""
+    finer: float = 0.0
+    """Share of batches drawn, and their field made, on a grid twice as fine; then both are averaged over the
+    voxels. As in a scan, no map of voxels then has exactly the field that is given."""
     measurement: Measurement = Measurement()
     """Noise and faults."""
 
@@ -68,24 +72,30 @@ class Anything:
         grid = Grid.of(shape, voxel, b0)
         support = blob(draw, n, shape)
         kind = self._kind(draw.number())
-        chi = torch.zeros(n, *shape, device=draw.device)
+        parts = 2 if self.finer and draw.number() < self.finer else 1
+        fine, small = _refined(grid, parts), (self.size * parts,) * 3
         if kind == "head":
-            chi, brain = pieces(draw, n, shape, voxel, self.persons)
-            kept = support & brain
+            chi, brain = pieces(draw, n, small, fine.voxel_mm, self.persons)
+            kept = support & (_averaged(brain.float(), parts) > 0.5)
             enough = kept.sum((-3, -2, -1), keepdim=True) > 0.2 * support.sum((-3, -2, -1), keepdim=True)
             support = torch.where(enough, kept, support)
         else:
-            chi = self._drawn(draw, kind, n, shape, voxel)
+            chi = self._drawn(draw, kind, n, small, fine.voxel_mm)
+        inside = _repeated(support, parts)
         size = draw.log_uniform(n, 1, 1, 1, low=self.spread_ppm[0], high=self.spread_ppm[1])
-        chi = scaled(chi, support, size)
+        chi = scaled(chi, inside, size)
         vessels = 0 if kind == "head" else int(draw.number(0, 5))
-        chi = demeaned(chi + strong_sources(draw, n, shape, voxel, vessels, self.strong), support)
+        chi = demeaned(chi + strong_sources(draw, n, small, fine.voxel_mm, vessels, self.strong), inside)
         d, wide = two_fold(grid, draw.device)
-        local = crop_to(d(pad_to(chi, wide)), shape)
+        if parts == 1:
+            local = crop_to(d(pad_to(chi, wide)), shape)
+        else:
+            local = _averaged(dipole(fine, draw.device, pad=2)(chi), parts)
+            chi = _averaged(chi, parts)
         field, weight, noise = self.measurement(
             draw, local + self._beyond(draw, d, wide, local, support), chi, support
         )
-        kernel = dipole_kernel(grid, shape, "green").to(draw.device)
+        kernel = dipole_kernel(grid, shape, fitting(grid)).to(draw.device)
         return Batch(chi, field, local, weight, support, kernel, grid.voxel_mm, grid.b0_dir, noise)
 
     def _kind(self, u: float) -> Anatomy:
@@ -115,3 +125,20 @@ class Anything:
         else:
             ratio = self.residual * draw.uniform(n, 1, 1, 1)
         return size * ratio * outside_field(draw, d, wide, support)
+
+
+def _refined(grid: Grid, parts: int) -> Grid:
+    """The cube in voxels `parts` times as small."""
+    x, y, z = grid.shape
+    u, v, w = grid.voxel_mm
+    return Grid.of((x * parts, y * parts, z * parts), (u / parts, v / parts, w / parts), grid.b0_dir)
+
+
+def _averaged(x: Float[Tensor, "n x y z"], parts: int) -> Float[Tensor, "n u v w"]:
+    return x if parts == 1 else avg_pool3d(x[:, None], parts)[:, 0]
+
+
+def _repeated(x: Bool[Tensor, "n u v w"], parts: int) -> Bool[Tensor, "n x y z"]:
+    for axis in (1, 2, 3):
+        x = x.repeat_interleave(parts, axis)
+    return x

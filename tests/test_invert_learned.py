@@ -238,3 +238,14 @@ def test_every_shipped_network_has_its_error():
         if trained(name).card.takes == "local":
             low, high = ERRORS[name]
             assert low < nrmse(Learned(name)(local).ppm, truth, local.mask) < high, name
+
+
+def test_the_stated_error_lies_where_the_error_is():
+    """At the ball's surface; a guide gone silent states the same everywhere."""
+    local, distance = ball(b0=(0.3, -0.4, 0.85), n=34)
+    chi = Learned()(local)
+    assert chi.sd_ppm is not None
+    error = chi.ppm - 0.2 * (distance < 5.0)
+    error = (error - error[local.mask].mean()).abs()[local.mask]
+    ranks = torch.stack([x.argsort().argsort().double() for x in (error, chi.sd_ppm[local.mask])])
+    assert float(torch.corrcoef(ranks)[0, 1]) > 0.4

@@ -7,7 +7,7 @@ import torch
 
 from k2chi.invert.learned import Learned
 from k2chi.learn.batch import Draw
-from k2chi.learn.calibrate import CALIBRATE, Held, calibrated, coverage, held, noise_gain
+from k2chi.learn.calibrate import CALIBRATE, Held, calibrated, coverage, held, noise_gain, steadier
 from k2chi.learn.checkpoint import Checkpoint
 from k2chi.learn.recipes import CUBES, Recipe
 from k2chi.learn.ship import ship
@@ -40,6 +40,14 @@ def test_calibration_finds_the_factor_that_was_put_in(factor, noisy):
     other = [spoiled(i, factor, noisy) for i in range(4, 8)]
     assert 0.88 < coverage(card, other) < 0.92
     assert coverage(replace(card, spread_scale=card.spread_scale / 2), other) < 0.75
+
+
+@pytest.mark.parametrize("noisy", [0.0, 4.0])
+def test_noise_is_added_only_where_the_spread_does_not_know_it(noisy):
+    """Batches whose noise differs tell a spread that lacks it from one that holds it."""
+    known = [spoiled(i, 1.0, noisy) for i in range(6)]
+    cards = [calibrated(replace(CARD, noise_gain=gain), known) for gain in (0.0, 4.0)]
+    assert steadier(cards, known).noise_gain == noisy
 
 
 def test_standard_deviations_add_as_squares():
@@ -83,7 +91,6 @@ def test_what_is_shipped_tells_what_it_holds(tmp_path):
     assert read(tmp_path / "a.safetensors").card == card
     assert card.steps == 7
     assert card.hours == 1
-    assert card.noise_gain > 0
     assert "90 % interval held" in card.errors
     assert "stored as float32" in card.errors
 

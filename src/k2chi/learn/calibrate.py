@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import pstdev
 
 import torch
 from jaxtyping import Float
@@ -86,6 +87,14 @@ def coverage(card: Card, known: Sequence[Held]) -> float:
         error, spread, noise = _voxels(h)
         hits.append(error <= Z90 * torch.hypot(card.spread_scale * spread, card.noise_gain * noise))
     return float(torch.cat(hits).double().mean())
+
+
+def steadier(cards: Sequence[Card], known: Sequence[Held]) -> Card:
+    """The card whose coverage differs least from batch to batch.
+
+    A spread that was taught on noisy cubes may know the noise already, and then none is to be added.
+    """
+    return min(cards, key=lambda card: pstdev(coverage(card, [h]) for h in known))
 
 
 def _voxels(h: Held) -> tuple[Float[Tensor, " v"], Float[Tensor, " v"], Float[Tensor, " v"]]:

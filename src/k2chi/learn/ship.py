@@ -2,10 +2,9 @@
 
 from dataclasses import replace
 from pathlib import Path
-from statistics import pstdev
 from typing import get_args
 
-from k2chi.learn.calibrate import CALIBRATE, Held, calibrated, coverage, held, noise_gain, said
+from k2chi.learn.calibrate import CALIBRATE, Held, calibrated, coverage, held, noise_gain, said, steadier
 from k2chi.learn.checkpoint import Checkpoint
 from k2chi.learn.recipes import Recipe
 from k2chi.learn.show import error_percent
@@ -44,9 +43,7 @@ def measured(card: Card, state: Checkpoint, known: list[Held], device: str = "cp
     words = f"NRMSE {size:.1f} % on {len(other)} batches of held-back cubes, after refinement"
     if known[0].answer.spread is not None:
         gains = (0.0, noise_gain(state.recipe, state.average, known))
-        cards = [calibrated(replace(card, noise_gain=gain), known) for gain in gains]
-        # a spread that was taught on noisy cubes may know the noise already: then nothing is added
-        card = min(cards, key=lambda c: pstdev(coverage(c, [h]) for h in known))
+        card = steadier([calibrated(replace(card, noise_gain=gain), known) for gain in gains], known)
         words += f"; the stated 90 % interval held {100 * coverage(card, other):.0f} % of errors there"
     return replace(card, errors=words)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import nan
+from math import isnan, nan
 from pathlib import Path
 from time import perf_counter
 from warnings import catch_warnings, simplefilter
@@ -176,7 +176,8 @@ def page(title: str, words: str, lines: Sequence[Line], published: bool) -> str:
     head = f"| scene | method | {' | '.join(keys)} | seconds |\n|---|---|{'---:|' * (len(keys) + 1)}"
     rows = []
     for x in lines:
-        values = " | ".join(f"{x.values.get(k, nan):.4g}" for k in keys)
+        found = [x.values.get(k, nan) for k in keys]
+        values = " | ".join("–" if isnan(v) else f"{v:.4g}" for v in found)
         rows.append(f"| {x.scene} | {x.method} | {values} | {x.seconds:.1f} |")
     if published:
         rows += [

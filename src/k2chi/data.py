@@ -24,6 +24,11 @@ Vector = tuple[float, float, float]
 Size = tuple[int, int, int]
 
 
+def mean_edge(voxel_mm: Vector) -> float:
+    """Geometric mean of a voxel's edges [mm]."""
+    return prod(voxel_mm) ** (1 / 3)
+
+
 @dataclass(frozen=True)
 class Grid:
     """Where the voxels lie. Voxel size and B0 direction are derived, so that they cannot disagree.

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from k2chi.data import Size, Vector
+from k2chi.data import Size, Vector, mean_edge
 from k2chi.learn.batch import Draw
 from k2chi.ops.fourier import SPACE
 
@@ -61,7 +61,7 @@ def random_bodies(
 ) -> Bodies:
     """Sizes even in their logarithm, from `smallest` voxels to the share `largest` of a cube; some long."""
     width = torch.tensor([s * v for s, v in zip(shape, voxel_mm, strict=True)], device=draw.device)
-    mean_voxel = float(torch.tensor(voxel_mm).log().mean().exp())
+    mean_voxel = mean_edge(voxel_mm)
     size = draw.log_uniform(n, 1, low=smallest * mean_voxel, high=largest * float(width.min()))
     axes = size * draw.log_uniform(n, 3, low=0.5, high=2.0)
     kind = int(draw.number(0, 4))
@@ -134,7 +134,7 @@ def strong_sources(
 ) -> Float[Tensor, "n x y z"]:
     """Veins of 0.1 to 0.45 ppm, and in the share `rare` of cubes a calcification or a bleed."""
     chi = torch.zeros(n, *shape, device=draw.device)
-    mean_voxel = float(torch.tensor(voxel_mm).log().mean().exp())
+    mean_voxel = mean_edge(voxel_mm)
     width = torch.tensor([s * v for s, v in zip(shape, voxel_mm, strict=True)], device=draw.device)
     for _ in range(vessels):
         radius = draw.log_uniform(n, 1, low=0.6, high=2.0) * mean_voxel

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import avg_pool3d, grid_sample
 
-from k2chi.data import Size, Vector
+from k2chi.data import Size, Vector, mean_edge
 from k2chi.learn.anatomy import noise_field
 from k2chi.learn.batch import Draw
 from k2chi.phantom.head import DigitalHead
@@ -43,7 +43,7 @@ def pieces(
     zoom = float(draw.log_uniform(1, low=0.6, high=150 / max(shape)))
     coarse = 2 if zoom > 1.8 else 1
     volume = _volume(person, coarse, draw.device)
-    mean_voxel = float(torch.tensor(voxel_mm).log().mean().exp())
+    mean_voxel = mean_edge(voxel_mm)
     axes = [
         (torch.arange(s, device=draw.device) - s // 2) * (v / mean_voxel * zoom / EDGE_MM / coarse)
         for s, v in zip(shape, voxel_mm, strict=True)

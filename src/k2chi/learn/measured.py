@@ -44,7 +44,7 @@ def worn(draw: Draw, support: Bool[Tensor, "n x y z"], share: float) -> Bool[Ten
 
 
 def two_fold(grid: Grid, device: torch.device) -> tuple[Linear, Size]:
-    """The field of sources in a cube without wraps: Green's function on an array twice as large."""
+    """The field of sources in a cube without wraps: the fitting kernel, on an array twice as large."""
     x, y, z = (2 * s for s in grid.shape)
     kernel = dipole_kernel(grid, (x, y, z), fitting(grid)).to(device)
     return convolution(kernel, (x, y, z), (x, y, z)), (x, y, z)

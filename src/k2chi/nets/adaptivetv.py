@@ -1,14 +1,14 @@
 """Total variation by alternating directions whose strength in each voxel a small network sets."""
 
 from dataclasses import dataclass, replace
-from math import exp, log
+from math import log
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from k2chi.data import Grid, Size, Vector
+from k2chi.data import Grid, Size, Vector, mean_edge
 from k2chi.nets.background import background
 from k2chi.nets.boxes import bounds, put
 from k2chi.nets.given import Answer, Given
@@ -92,7 +92,9 @@ class AdaptiveTV(nn.Module):
         s = given.support
         tissue = grown(s, GAP * mean_edge(given.voxel_mm), given.voxel_mm) if self.config.total else s
         beyond = background(given, 1 - tissue, self.config.start) if self.config.total else None
-        left = given if beyond is None else even(replace(given, field=given.field - given.d(beyond)))
+        left = (
+            given if beyond is None else evenly_weighted(replace(given, field=given.field - given.d(beyond)))
+        )
         scale = left.scale()
         state = Splitting(left.over(scale), tissue, torch.ones_like(s) if self.config.total else s)
         box = bounds(s)
@@ -103,7 +105,7 @@ class AdaptiveTV(nn.Module):
                 self.log_tv[k].exp(), self.log_data[k].exp(), self.log_support[k].exp(),
                 (self.log_edge[k] + strength).exp(),
             )  # fmt: skip
-            if k and self.config.total and OUTLIER:
+            if k and self.config.total:
                 state.doubt()
             for _ in range(self.config.inner):
                 state.step()
@@ -122,17 +124,12 @@ class AdaptiveTV(nn.Module):
         return Answer(s * state.chi * scale, s * spread.clamp(-12, 6).exp() * scale, beyond)
 
 
-def even(given: Given) -> Given:
+def evenly_weighted(given: Given) -> Given:
     """Weights over their root mean square in the mask: strength must not follow the brightest voxel."""
     w2 = given.weight.square()
     known = (w2 > 0).sum(SPACE, keepdim=True).clamp_min(1)
     size = (w2.sum(SPACE, keepdim=True) / known).clamp_min(1e-24).sqrt()
     return replace(given, weight=given.weight / size)
-
-
-def mean_edge(voxel_mm: Vector) -> float:
-    """Geometric mean of a voxel's edges [mm]."""
-    return exp(sum(log(v) for v in voxel_mm) / 3)
 
 
 class Splitting:

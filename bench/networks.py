@@ -1,6 +1,6 @@
-"""Networks beside classical methods: geometry, stated intervals, half precision → bench/RESULTS.md.
+"""Networks beside classical methods: geometry, resampling, intervals, half precision → bench/RESULTS.md.
 
-    python bench/networks.py [--parts geometry intervals joint precision] [--voxel 2] [--write]
+    python bench/networks.py [--parts geometry resampling …] [--voxel 2] [--weights FILE …] [--write]
 
 Every error is NRMSE over the whole true brain [%], from the true local field at 3 T, with noise where said.
 The scale experiment and the challenge's metrics are commands of their own, `k2chi reproduce si-qsm`; their
@@ -13,6 +13,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
+from typing import Any, cast
 
 import torch
 from accuracy import tilted
@@ -24,6 +25,7 @@ from k2chi.invert import FANSI, NDI
 from k2chi.invert.learned import Learned
 from k2chi.joint import LearnedTotal, TotalFieldTV
 from k2chi.measure.quality import nrmse
+from k2chi.nets import SIQSMConfig, UNetConfig
 from k2chi.nets.weights import shipped, trained
 from k2chi.ops.dipole import dipole
 from k2chi.ops.fourier import keep_memory
@@ -50,14 +52,18 @@ def noisy(of: Truth, snr: float | None, clean: Field | None = None) -> Field:
     return replace(clean, ppm=clean.ppm + noise * clean.mask, noise_ppm=told)
 
 
-def geometry(voxel: float, person: int = 21) -> str:
-    """The same head at one voxel volume: cubic, 0.6×0.6×2 in shape, tilted by 30°."""
+def uneven(voxel: float) -> dict[str, Grid]:
+    """Grids of the same voxel volume that networks for cubic voxels and axial B0 have not seen."""
     edge = voxel / (0.6 * 0.6 * 2) ** (1 / 3)
-    shapes = {
-        "cubic, axial": box((voxel,) * 3),
+    return {
         "0.6×0.6×2 in shape, axial": box((0.6 * edge, 0.6 * edge, 2 * edge)),
         "cubic, 30° oblique": tilted(box((voxel,) * 3), 30.0),
     }
+
+
+def geometry(voxel: float, person: int = 21) -> str:
+    """The same head at one voxel volume: cubic, 0.6×0.6×2 in shape, tilted by 30°."""
+    shapes = {"cubic, axial": box((voxel,) * 3), **uneven(voxel)}
     methods: dict[str, Callable[[Field], object]] = {n: Learned(n) for n in NAMES}
     methods |= {"FANSI": FANSI(), "NDI": NDI()}
     rows = []
@@ -76,10 +82,33 @@ def geometry(voxel: float, person: int = 21) -> str:
     return f"Voxels of {voxel**3:.3g} mm³, person {person}, NRMSE [%]:\n\n" + table(("", *methods), rows)
 
 
+def resampling(voxel: float, person: int = 21) -> str:
+    """Each network as if its input were what it knows, and with the field resampled to cubes along B0."""
+    scenes = {"cubic, axial": box((voxel,) * 3), **uneven(voxel)}
+    cells: dict[str, list[str]] = {}
+    for grid in scenes.values():
+        of = truth(grid, person)
+        local = noisy(of, 100.0)
+        for name in NAMES:
+            net = cast(Any, trained(name).network)
+            own = net.axial
+            for words, axial in (("as it is", False), ("resampled", True)):
+                net.axial = axial
+                row = f"{trained(name).card.name}, {words}{', its own way' if axial == own else ''}"
+                chi = Learned(name)(local)
+                cells.setdefault(row, []).append(f"{nrmse(chi.ppm, of.chi_ppm, of.brain):.1f}")
+                print(row, cells[row], flush=True)
+            net.axial = own
+    words = f"Voxels of {voxel**3:.3g} mm³, person {person}, SNR 100, NRMSE [%]:\n\n"
+    return words + table(("", *scenes), [(row, *found) for row, found in cells.items()])
+
+
 def intervals(voxel: float, persons: tuple[int, ...] = (21, 22)) -> str:
     """Share of errors within the stated 90 % interval, on whole heads."""
     rows = []
     for name in NAMES:
+        if isinstance(trained(name).card.network, SIQSMConfig | UNetConfig):
+            continue  # states no error
         for person in persons:
             of = truth(box((voxel,) * 3), person)
             for snr in (None, 300.0, 100.0, 30.0, 15.0):
@@ -144,7 +173,13 @@ def precision(voxel: float, person: int = 21) -> str:
     )
 
 
-PARTS = {"geometry": geometry, "joint": joint, "intervals": intervals, "precision": precision}
+PARTS = {
+    "geometry": geometry,
+    "resampling": resampling,
+    "joint": joint,
+    "intervals": intervals,
+    "precision": precision,
+}
 
 
 def main() -> None:
@@ -154,6 +189,7 @@ def main() -> None:
     parser.add_argument(
         "--table", nargs=2, metavar=("TITLE", "FILE"), help="put a command's table there only"
     )
+    parser.add_argument("--weights", nargs="+", default=[], help="further networks, as files")
     parser.add_argument("--write", action="store_true", help="put the tables into bench/RESULTS.md")
     given = parser.parse_args()
     if given.table:
@@ -161,6 +197,7 @@ def main() -> None:
         put(title, Path(file).read_text(encoding="utf-8").split("\n", 1)[1])
         return
     keep_memory()
+    NAMES.extend(given.weights)
     for part in given.parts:
         text = PARTS[part](given.voxel)
         print(text)

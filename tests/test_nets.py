@@ -5,6 +5,7 @@ from typing import get_args
 
 import pytest
 import torch
+from torch import nn
 
 from k2chi.data import Field, Grid, Scan
 from k2chi.invert.problem import Problem
@@ -23,6 +24,7 @@ from k2chi.nets.adaptivetv import Splitting
 from k2chi.nets.boxes import bounds
 from k2chi.nets.record import from_record, to_record
 from k2chi.nets.regulariser import Regulariser
+from k2chi.nets.unet import Convolution
 from k2chi.ops import dipole_kernel
 from k2chi.ops.box import Box
 from k2chi.ops.finite import differences
@@ -225,6 +227,19 @@ def test_half_precision_gradients_of_small_volumes_are_right():
         found.append(torch.cat([p.grad.flatten() for p in net.down[-1].parameters()]))
     for g in found[1:]:
         assert float((g - found[0]).norm() / found[0].norm()) < 0.3
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (2, 2, 2), (2, 8, 3), (4, 4, 4), (6, 6, 6)])
+def test_weights_that_meet_only_zeros_change_nothing(size):
+    """Volumes smaller than the kernel: the same map and gradients as a plain convolution of all weights."""
+    torch.manual_seed(0)
+    ours, plain = Convolution(3, 4, 5, bias=True), nn.Conv3d(3, 4, 5, padding=2)
+    plain.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 3, *size)
+    for layer in (ours, plain):
+        layer(x).square().sum().backward()
+    torch.testing.assert_close(ours(x), plain(x))
+    torch.testing.assert_close(ours.weight.grad, plain.weight.grad)
 
 
 @every

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import conv3d
 
 from k2chi.nets.given import Answer, Given
 from k2chi.nets.running import Run, at_once
@@ -39,13 +40,26 @@ class UNetConfig:
         return UNet(self)
 
 
-DEEPQSM = UNetConfig()
+DEEPQSM = UNetConfig(unit_ppm=0.03)
 """DeepQSM, Bollmann et al. 2019, NeuroImage 195:373, doi:10.1016/j.neuroimage.2019.03.060: cubic kernels of 3
 and no normalisation. The paper's widths are not known to us; these are ours."""
 QSMNET = UNetConfig(width=32, kernel=5, normalise=True, unit_ppm=0.03)
 """QSMnet, Yoon et al. 2018, NeuroImage 179:199, doi:10.1016/j.neuroimage.2018.06.030: kernels of 5, 32 to
 512 channels, 99.4 million parameters. QSMnet+ (Jung et al. 2020, NeuroImage 211:116619,
 doi:10.1016/j.neuroimage.2020.116619) is the same network taught on scaled copies as well."""
+
+
+class Convolution(nn.Conv3d):
+    """A convolution that keeps the size; in small volumes, without the weights that meet only zeros."""
+
+    def __init__(self, inside: int, out: int, kernel: int, bias: bool) -> None:
+        super().__init__(inside, out, kernel, padding=kernel // 2, bias=bias)
+
+    def forward(self, x: Float[Tensor, "n c x y z"]) -> Float[Tensor, "n d x y z"]:
+        room = self.kernel_size[0] // 2
+        used = min(room, max(x.shape[-3:]) - 1)
+        near = slice(room - used, room + used + 1)
+        return conv3d(x, self.weight[:, :, near, near, near], self.bias, padding=used)
 
 
 class UNet(nn.Module):
@@ -75,7 +89,7 @@ class UNet(nn.Module):
         k = self.config.kernel
         layers: list[nn.Module] = []
         for a in (inside, out):
-            layers.append(nn.Conv3d(a, out, k, padding=k // 2, bias=not self.config.normalise))
+            layers.append(Convolution(a, out, k, bias=not self.config.normalise))
             if self.config.normalise:
                 layers.append(nn.BatchNorm3d(out))
             layers.append(nn.LeakyReLU(0.1))

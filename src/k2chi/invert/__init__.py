@@ -13,6 +13,7 @@ from k2chi.invert.ndi import NDI
 from k2chi.invert.rts import RTS
 from k2chi.invert.single import SinglePass
 from k2chi.invert.star import STAR
+from k2chi.invert.subvoxel import SubvoxelTV
 from k2chi.invert.tikhonov import Tikhonov
 from k2chi.invert.tkd import TKD
 from k2chi.invert.tsvd import TSVD
@@ -39,6 +40,7 @@ __all__ = [
     "Inversion",
     "Learned",
     "SinglePass",
+    "SubvoxelTV",
     "Tikhonov",
     "TwoPass",
 ]

@@ -12,6 +12,7 @@ from k2chi.invert.medi import MEDI
 from k2chi.invert.ndi import NDI
 from k2chi.invert.rts import RTS
 from k2chi.invert.star import STAR
+from k2chi.invert.subvoxel import SubvoxelTV
 from k2chi.invert.tikhonov import Tikhonov
 from k2chi.invert.tkd import TKD
 from k2chi.invert.tsvd import TSVD
@@ -33,6 +34,7 @@ SinglePass = (
     | BayesL1
     | STAR
     | MEDI
+    | SubvoxelTV
     | Learned
 )
 """Methods that invert once."""

@@ -15,8 +15,9 @@ from k2chi.nets.given import Answer, Given
 from k2chi.nets.regulariser import Regulariser
 from k2chi.nets.running import Run, at_once
 from k2chi.ops.box import faces, grown
-from k2chi.ops.finite import differences, laplacian_symbol
+from k2chi.ops.finite import differences
 from k2chi.ops.fourier import SPACE
+from k2chi.ops.pieces import Division, Pieces
 from k2chi.ops.robust import trust
 from k2chi.ops.shrink import TVSplit, shrink_step
 
@@ -24,6 +25,8 @@ LOOKS = 8
 """Volumes that the guide sees."""
 GAP = 1.75
 """With the total field: so near the mask there is tissue [mean voxel edges], all next neighbours."""
+DOUBT = 0.25
+"""With pieces of voxels: power of their number by which the stated error grows, measured on digital heads."""
 OUTLIER = 5.0
 """With the total field: weight falls for residuals beyond this many robust standard deviations."""
 
@@ -92,13 +95,14 @@ class AdaptiveTV(nn.Module):
         s = given.support
         tissue = grown(s, GAP * mean_edge(given.voxel_mm), given.voxel_mm) if self.config.total else s
         beyond = background(given, 1 - tissue, self.config.start) if self.config.total else None
-        left = (
-            given if beyond is None else evenly_weighted(replace(given, field=given.field - given.d(beyond)))
-        )
+        left = given
+        if beyond is not None:
+            left = evenly_weighted(replace(given, field=given.field - given.d(beyond), parts=(1, 1, 1)))
         scale = left.scale()
         state = Splitting(left.over(scale), tissue, torch.ones_like(s) if self.config.total else s)
+        s = state.support
         box = bounds(s)
-        strength = torch.zeros_like(given.field)
+        strength = torch.zeros_like(s)
         spread = firm = strength
         for k in range(self.config.rounds):
             state.begin(
@@ -121,7 +125,9 @@ class AdaptiveTV(nn.Module):
             state.chi = state.chi + s * added
         if beyond is not None:
             beyond = beyond + (1 - s) * state.chi * scale
-        return Answer(s * state.chi * scale, s * spread.clamp(-12, 6).exp() * scale, beyond)
+        chi, spread = (state.pieces.averaged(s * x) for x in (state.chi, spread.clamp(-12, 6).exp()))
+        # pieces fit the field closer than whole voxels, of which the guide learned how far off they are
+        return Answer(chi * scale, spread * scale * state.pieces.count**DOUBT, beyond)
 
 
 def evenly_weighted(given: Given) -> Given:
@@ -139,18 +145,21 @@ class Splitting:
         self, given: Given, tissue: Float[Tensor, "n x y z"], room: Float[Tensor, "n x y z"]
     ) -> None:
         """Edges are counted within `tissue`; there are sources only in `room`."""
-        self.f, self.w2, self.support, self.room = given.field, given.weight.square(), given.support, room
-        self.weight, self.kernel = given.weight, given.kernel
+        self.f, self.w2, self.weight = given.field, given.weight.square(), given.weight
         size: Size = (self.f.shape[1], self.f.shape[2], self.f.shape[3])
+        whole = Grid.of(size, given.voxel_mm, given.b0_dir)
+        self.pieces = Pieces(whole, given.parts, self.f.device, given.kernel)
         mean = mean_edge(given.voxel_mm)
-        v = given.voxel_mm
+        v = self.pieces.grid.voxel_mm
         self.voxel: Vector = (v[0] / mean, v[1] / mean, v[2] / mean)
-        self.grid = Grid.of(size, self.voxel)
-        self.laplacian = laplacian_symbol(size, self.voxel).to(self.f)
+        self.grid = Grid.of(self.pieces.grid.shape, self.voxel)
+        self.laplacian = self.pieces.laplacian(self.voxel).to(self.f)
+        self.support, self.room, tissue = (self.pieces.repeated(x) for x in (given.support, room, tissue))
+        self.count = given.support.sum(SPACE, keepdim=True).clamp_min(1)
         self.inner = faces(tissue)
-        self.chi, self.field = torch.zeros_like(self.f), torch.zeros_like(self.f)
-        self.dual, self.outside = torch.zeros_like(self.f), torch.zeros_like(self.f)
-        zero = torch.zeros_like(self.f[0])
+        self.chi, self.outside = torch.zeros_like(self.support), torch.zeros_like(self.support)
+        self.field, self.dual = torch.zeros_like(self.f), torch.zeros_like(self.f)
+        zero = torch.zeros_like(self.support[0])
         learning = torch.is_grad_enabled()
         self.edges = [Steps(zero, self.grid) if learning else TVSplit(self.grid, zero) for _ in self.f]
         self.mu: tuple[Tensor, ...] = ()
@@ -166,7 +175,7 @@ class Splitting:
             if self.mu:
                 split.s = split.s * (self.mu[0] / tv)
         self.mu = (tv, data, support)
-        self.inverse = 1 / (data * self.kernel.square() + support + tv * self.laplacian)
+        self.divide = Division(self.pieces, support + tv * self.laplacian, data)
 
     def step(self) -> None:
         """One iteration."""
@@ -177,11 +186,7 @@ class Splitting:
         v = self.field + self.dual
         z = v + self.w2 / (self.w2 + data) * (self.f - v)
         self.dual = v - z
-        copy = torch.fft.rfftn(z - self.dual, dim=SPACE)
-        k = (torch.fft.rfftn(rhs, dim=SPACE) + data * self.kernel * copy) * self.inverse
-        size = self.f.shape[-3:]
-        self.chi = torch.fft.irfftn(k, s=size, dim=SPACE)
-        self.field = torch.fft.irfftn(k * self.kernel, s=size, dim=SPACE)
+        self.chi, self.field = self.divide(rhs, z - self.dual)
 
     def doubt(self) -> None:
         """Voxels that fit badly lose weight: jumps in the background must not pull at the map."""
@@ -193,23 +198,21 @@ class Splitting:
     def misfit(self) -> Float[Tensor, "n 1 1 1"]:
         """Weighted root mean square of the field that is left unexplained."""
         left = self.weight * (self.f - self.field)
-        count = self.support.sum(SPACE, keepdim=True).clamp_min(1)
-        out: Tensor = (left.square().sum(SPACE, keepdim=True) / count).clamp_min(1e-8).sqrt()
+        out: Tensor = (left.square().sum(SPACE, keepdim=True) / self.count).clamp_min(1e-8).sqrt()
         return out
 
     def looks(self) -> Float[Tensor, "n 8 x y z"]:
         """What the guide sees."""
         left, noise = self.weight * (self.f - self.field), self.misfit()
-        size = self.f.shape[-3:]
-        spectrum = torch.fft.rfftn(self.weight * left, dim=SPACE) * self.kernel
-        wanted = torch.fft.irfftn(spectrum, s=size, dim=SPACE)  # the change of χ that the data want
+        wanted = self.pieces.pulled(self.weight * left)
+        known, weight = (self.pieces.repeated(x) for x in ((left / noise).asinh(), self.weight))
         slope = torch.stack([differences(x, self.voxel).square().sum(0) for x in self.chi]) * self.inner
         tight = torch.stack([e.s.square().sum(0) / e.threshold.square().clamp_min(1e-12) for e in self.edges])
         s = self.support
         return torch.stack(
             [
-                s * (self.chi / 2).asinh(), s * (slope + 1e-2).log() / 4, (left / noise).asinh(),
-                s * (2 * wanted / noise).asinh(), s, self.weight, s * tight.clamp_max(1.0),
+                s * (self.chi / 2).asinh(), s * (slope + 1e-2).log() / 4, known,
+                s * (2 * wanted / noise).asinh(), s, weight, s * tight.clamp_max(1.0),
                 s * noise.log() / 4,
             ],
             1,

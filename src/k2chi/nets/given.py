@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from k2chi.data import Vector
+from k2chi.data import Size, Vector
 from k2chi.nets.running import Run, at_once
 from k2chi.ops.fourier import convolution
 from k2chi.ops.linear import Linear
@@ -32,6 +32,8 @@ class Given:
     """Edges of a voxel [mm]."""
     b0_dir: Vector
     """Unit vector of B0 in voxel axes."""
+    parts: Size = (1, 1, 1)
+    """Pieces of a voxel along each axis on which χ may differ, where the network knows how."""
 
     @property
     def d(self) -> Linear:

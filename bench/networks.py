@@ -21,7 +21,7 @@ from results import put, table
 
 from k2chi.background import PDF, VSHARP
 from k2chi.data import Chi, Field, Grid
-from k2chi.invert import FANSI, NDI
+from k2chi.invert import FANSI, NDI, SubvoxelTV
 from k2chi.invert.learned import Learned
 from k2chi.joint import LearnedTotal, TotalFieldTV
 from k2chi.measure.quality import nrmse
@@ -65,7 +65,7 @@ def geometry(voxel: float, person: int = 21) -> str:
     """The same head at one voxel volume: cubic, 0.6×0.6×2 in shape, tilted by 30°."""
     shapes = {"cubic, axial": box((voxel,) * 3), **uneven(voxel)}
     methods: dict[str, Callable[[Field], object]] = {n: Learned(n) for n in NAMES}
-    methods |= {"FANSI": FANSI(), "NDI": NDI()}
+    methods |= {"SubvoxelTV": SubvoxelTV(), "FANSI": FANSI(), "NDI": NDI()}
     rows = []
     for words, grid in shapes.items():
         of = truth(grid, person)
@@ -90,7 +90,7 @@ def resampling(voxel: float, person: int = 21) -> str:
         of = truth(grid, person)
         local = noisy(of, 100.0)
         for name in NAMES:
-            net = cast(Any, trained(name).network)
+            net = cast(Any, type(trained(name).network))
             own = net.axial
             for words, axial in (("as it is", False), ("resampled", True)):
                 net.axial = axial

@@ -29,6 +29,7 @@ from k2chi.nets import SIQSMConfig, UNetConfig
 from k2chi.nets.weights import shipped, trained
 from k2chi.ops.dipole import dipole
 from k2chi.ops.fourier import keep_memory
+from k2chi.ops.pieces import pieces_of
 from k2chi.phantom.head import DigitalHead
 from k2chi.phantom.scanner import GRE, Truth, box
 
@@ -61,11 +62,16 @@ def uneven(voxel: float) -> dict[str, Grid]:
     }
 
 
+def in_pieces(local: Field) -> Chi:
+    """The shipped network on the pieces that `SubvoxelTV` would take."""
+    return Learned(parts=pieces_of(local.grid.voxel_mm, local.grid.b0_dir))(local)
+
+
 def geometry(voxel: float, person: int = 21) -> str:
     """The same head at one voxel volume: cubic, 0.6×0.6×2 in shape, tilted by 30°."""
     shapes = {"cubic, axial": box((voxel,) * 3), **uneven(voxel)}
     methods: dict[str, Callable[[Field], object]] = {n: Learned(n) for n in NAMES}
-    methods |= {"SubvoxelTV": SubvoxelTV(), "FANSI": FANSI(), "NDI": NDI()}
+    methods |= {"adaptive-tv, pieces": in_pieces, "SubvoxelTV": SubvoxelTV(), "FANSI": FANSI(), "NDI": NDI()}
     rows = []
     for words, grid in shapes.items():
         of = truth(grid, person)

@@ -8,7 +8,7 @@ from network_cases import random_weights
 
 from k2chi.data import Field, Grid, Scan
 from k2chi.invert import FANSI, SubvoxelTV
-from k2chi.invert.learned import Learned, cut
+from k2chi.invert.learned import Learned
 from k2chi.measure.quality import nrmse
 from k2chi.nets import AdaptiveTVConfig
 from k2chi.nets.weights import Card
@@ -46,32 +46,22 @@ def test_voxels_that_are_not_cut_give_the_map_of_fansi():
 
 @pytest.mark.parametrize("b0", [(0.0, 0.0, 1.0), (0.3, -0.4, 0.85)])
 def test_pieces_explain_what_whole_voxels_cannot(b0):
-    """Measured: see the bounds; the error is of the mean over each voxel."""
+    """Errors of the mean over each voxel, measured: 21.6 and 7.2 %, tilted 25.3 and 11.4 %."""
     local, truth = thick(b0)
-    whole, cut_ = (SubvoxelTV(2e-5, parts, 150, 1e-4)(local) for parts in ((1, 1, 1), None))
-    errors = [nrmse(m.ppm, truth, local.mask) for m in (whole, cut_)]
-    print(errors, whole.misfits[-1], cut_.misfits[-1])
-    assert errors[1] < 0.5 * errors[0]
-    assert cut_.misfits[-1] < 0.5 * whole.misfits[-1]
+    whole, cut = (SubvoxelTV(2e-5, parts, 150, 1e-4)(local) for parts in ((1, 1, 1), None))
+    assert nrmse(cut.ppm, truth, local.mask) < 0.5 * nrmse(whole.ppm, truth, local.mask)
+    assert cut.misfits[-1] < 0.5 * whole.misfits[-1]
 
 
 def test_networks_that_unroll_total_variation_cut_voxels_too(tmp_path):
-    """By themselves where voxels are long; and pieces follow the scan's axes."""
+    """Where they are asked to; and pieces follow the scan's axes."""
     method = Learned(random_weights(tmp_path / "a.safetensors", CARD, size=0.0))
     local, truth = thick()
-    whole, cut_ = (nrmse(replace(method, parts=p)(local).ppm, truth, local.mask) for p in ((1, 1, 1), None))
-    print(whole, cut_)
-    assert cut_ < 0.7 * whole
-    torch.testing.assert_close(replace(method, parts=(1, 1, 3))(local).ppm, method(local).ppm)
+    whole, cut = method(local), replace(method, parts=(1, 1, 3))(local)
+    assert nrmse(cut.ppm, truth, local.mask) < 0.6 * nrmse(whole.ppm, truth, local.mask)  # 4.4 and 9.5 %
     turned, _ = thick(order=(2, 0, 1))
     other = replace(method, parts=(3, 1, 1))(turned).ppm.permute(1, 2, 0)
-    torch.testing.assert_close(other, method(local).ppm, atol=1e-5, rtol=1e-3)
-
-
-def test_only_long_voxels_and_oblique_b0_are_cut_unasked():
-    assert cut((1.0, 1.0, 1.2), (0, 0, 1)) == (1, 1, 1)
-    assert cut((1.0, 1.0, 1.0), (0, 0.5, 0.866)) == (1, 2, 2)
-    assert cut((0.6, 0.6, 2.0), (0, 0, 1)) == (1, 1, 3)
+    torch.testing.assert_close(other, cut.ppm, atol=1e-5, rtol=1e-3)
 
 
 def test_bad_settings_are_refused():

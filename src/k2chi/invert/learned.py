@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from k2chi.data import Chi, Field, Grid, Size, Vector
+from k2chi.data import Chi, Field, Grid, Size
 from k2chi.invert.axial import axial_invert
 from k2chi.invert.problem import Problem, problem
 from k2chi.nets.given import Answer, Given, Network
@@ -16,7 +16,7 @@ from k2chi.nets.running import ByOpenVINO, InSlabs, Run, at_once
 from k2chi.nets.weights import Trained, trained
 from k2chi.ops.dipole import dipole_kernel
 from k2chi.ops.fourier import SPACE
-from k2chi.ops.pieces import pieces_of, refuse_parts
+from k2chi.ops.pieces import refuse_parts
 from k2chi.progress import track
 
 DEFAULT = "adaptive-tv"
@@ -48,10 +48,10 @@ class Learned:
     """Run the layers by OpenVINO at full accuracy, on a CPU that has it installed."""
     most_voxels: int = 10_000_000
     """Larger volumes go through the layers in overlapping slabs, to save memory."""
-    parts: Size | None = None
+    parts: Size = (1, 1, 1)
     """Pieces of a voxel along each axis on which χ may differ, one of them 1, for networks that unroll total
-    variation; others take no notice. Left out: as `SubvoxelTV` has it where voxels are long or B0 is
-    oblique, else whole voxels. Time and memory grow with the pieces."""
+    variation; others take no notice. For fields that are means over long or tilted voxels, as `SubvoxelTV`;
+    from the phase of simulated scans they gained nothing. Time and memory grow with the pieces."""
 
     def __post_init__(self) -> None:
         if (self.refine or 0) < 0 or self.most_voxels < 1_000_000:
@@ -73,8 +73,7 @@ class Learned:
         order = canonical(p.grid)
         given, net = arranged(p, order), cast(Network, known.network)
         i, j, k = order
-        asked = self.parts and (self.parts[i], self.parts[j], self.parts[k])
-        given = replace(given, parts=asked or cut(given.voxel_mm, given.b0_dir))
+        given = replace(given, parts=(self.parts[i], self.parts[j], self.parts[k]))
         run: Run = InSlabs(self.most_voxels, ByOpenVINO() if self.openvino else at_once)
         kind = p.ppm.device.type
         with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=self.half):
@@ -88,12 +87,6 @@ class Learned:
             return out
         spread = p.box.put(answer.spread[0].permute(back), out.grid.shape)
         return replace(out, sd_ppm=known.card.sd(spread, p.field.noise_ppm) * out.mask)
-
-
-def cut(voxel_mm: Vector, b0_dir: Vector) -> Size:
-    """Pieces where no χ of whole voxels explains the field well: long voxels, oblique B0."""
-    cubic = max(voxel_mm) < 1.5 * min(voxel_mm)
-    return (1, 1, 1) if cubic and max(abs(b) for b in b0_dir) > 0.9998 else pieces_of(voxel_mm, b0_dir)
 
 
 def refined(answer: Answer, given: Given, steps: int) -> Float[Tensor, "n x y z"]:

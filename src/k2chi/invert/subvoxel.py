@@ -21,6 +21,8 @@ class SubvoxelTV:
     B0 is oblique; pieces have. What comes out is the mean over each voxel. Frequencies that the scan cannot
     tell apart (aliases) share one equation of rank one, so χ is still found by division in Fourier space.
     Splits as in `FANSI` with its linear data term, doi:10.1002/mrm.27073; the pieces are this package's own.
+    The gain is that of fields which are means over voxels; a scanner that cuts k-space measures no mean, and
+    from phase simulated so, with its background, pieces gained nothing (LOG.md): compare with `FANSI`.
     Two pairs of transforms an iteration, one of the scan's size; time and memory grow with the pieces.
     """
 

@@ -8,7 +8,8 @@ from network_cases import random_weights
 
 from k2chi.data import Field, Grid, Scan
 from k2chi.invert import FANSI, SubvoxelTV
-from k2chi.invert.learned import Learned
+from k2chi.invert.learned import Learned, arranged
+from k2chi.invert.problem import problem
 from k2chi.measure.quality import nrmse
 from k2chi.nets import AdaptiveTVConfig
 from k2chi.nets.weights import Card
@@ -62,6 +63,23 @@ def test_networks_that_unroll_total_variation_cut_voxels_too(tmp_path):
     turned, _ = thick(order=(2, 0, 1))
     other = replace(method, parts=(3, 1, 1))(turned).ppm.permute(1, 2, 0)
     torch.testing.assert_close(other, cut.ppm, atol=1e-5, rtol=1e-3)
+
+
+def test_networks_are_less_sure_of_pieces(tmp_path):
+    """A guide that says the same everywhere: the stated error grows with the fourth root of their number."""
+    method = Learned(random_weights(tmp_path / "a.safetensors", CARD, size=0.0))
+    local, _ = thick()
+    whole, cut = method(local).sd_ppm[local.mask], replace(method, parts=(1, 1, 3))(local).sd_ppm[local.mask]
+    torch.testing.assert_close(cut, 3**0.25 * whole)
+
+
+def test_networks_for_total_fields_leave_voxels_whole():
+    local, _ = thick()
+    given = arranged(problem(local, inside=True), (0, 1, 2))
+    net = AdaptiveTVConfig(2, 2, (4, 6), 1, total=True, start=3).build()
+    with torch.no_grad():
+        whole, cut = net.invert(given), net.invert(replace(given, parts=(1, 1, 3)))
+    torch.testing.assert_close(cut.chi, whole.chi)
 
 
 def test_bad_settings_are_refused():

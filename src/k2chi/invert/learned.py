@@ -46,7 +46,7 @@ class Learned:
     """Compute the network's layers in bfloat16; the dipole operator stays in single precision."""
     openvino: bool = False
     """Run the layers by OpenVINO at full accuracy, on a CPU that has it installed."""
-    most_voxels: int = 10_000_000
+    most_voxels: int = 30_000_000
     """Larger volumes go through the layers in overlapping slabs, to save memory."""
     parts: Size = (1, 1, 1)
     """Pieces of a voxel along each axis on which χ may differ, one of them 1, for networks that unroll total

@@ -127,6 +127,9 @@ class Division:
     def __init__(self, pieces: Pieces, rest: Float[Tensor, "a b c"], mu_data: float | Tensor) -> None:
         """`rest` is l."""
         self.pieces, self.mu = pieces, mu_data
+        if pieces.count == 1:  # no aliases: one division, without what they cost
+            self.kept = 1 / (rest + mu_data * pieces.u.square())
+            return
         self.kept = 1 / rest
         self.shared = pieces.u * self.kept
         self.gain = pieces.gathered((pieces.u.conj() * self.shared).real) * pieces.count
@@ -136,6 +139,9 @@ class Division:
     ) -> tuple[Float[Tensor, "*n X Y Z"], Float[Tensor, "*n x y z"]]:
         """χ of the right-hand side `r` and the field's copy `z`; and the field ADχ."""
         p = self.pieces
+        if p.count == 1:
+            k = (p.spectrum(r) + self.mu * p.u * p.spectrum(z)) * self.kept
+            return p.volume(k, p.coarse), p.volume(k * p.u, p.coarse)
         k = p.spectrum(r)
         free = p.gathered(self.shared * k)
         pull = self.mu * (p.spectrum(z) - free) / (1 + self.mu * self.gain)

@@ -51,7 +51,7 @@ class Learned:
     parts: Size = (1, 1, 1)
     """Pieces of a voxel along each axis on which χ may differ, one of them 1, for networks that unroll total
     variation; others take no notice. For fields that are means over long or tilted voxels, as `SubvoxelTV`;
-    from phase, with the background to be removed, they gained nothing. Time and memory grow with the pieces."""
+    from phase, background and all, they gained nothing. Time and memory grow with the pieces."""
 
     def __post_init__(self) -> None:
         if (self.refine or 0) < 0 or self.most_voxels < 1_000_000:

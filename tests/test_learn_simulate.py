@@ -10,7 +10,17 @@ from k2chi.data import Grid
 from k2chi.learn.anatomy import Bodies, demeaned, noise_field, scaled
 from k2chi.learn.batch import Draw
 from k2chi.learn.closedform import ClosedForm, cylinder, sphere
-from k2chi.learn.measured import Measurement, blob, geometry, outside_field, two_fold, worn
+from k2chi.learn.measured import (
+    Measurement,
+    blob,
+    decayed,
+    geometry,
+    halved,
+    imaged,
+    outside_field,
+    two_fold,
+    worn,
+)
 from k2chi.learn.simulate import Anything
 from k2chi.ops import dipole
 from k2chi.ops.dipole import fitting
@@ -31,8 +41,14 @@ def tensors(batch):
 
 @pytest.mark.parametrize(
     "data",
-    [DATA, replace(DATA, total=True), replace(DATA, finer=0.5), ClosedForm(16, 2)],
-    ids=["ours", "total", "finer", "closed"],
+    [
+        DATA,
+        replace(DATA, total=True),
+        replace(DATA, finer=0.5),
+        replace(DATA, finer=1.0, imaged=1.0),
+        ClosedForm(16, 2),
+    ],
+    ids=["ours", "total", "finer", "imaged", "closed"],
 )
 def test_a_number_is_a_batch(data):
     """The same number gives the same bytes, another number other data."""
@@ -70,6 +86,61 @@ def test_finer_cubes_have_the_mean_field_of_a_finer_map(number):
     share = off.flatten(1).norm(dim=1) / (batch.local * s).flatten(1).norm(dim=1)
     assert float(share.min()) > 0.01
     assert float(share.max()) < 0.5
+
+
+@pytest.mark.parametrize("turns", [(0, 0, 0), (3, -2, 5), (-5, 5, -6)])
+def test_a_halved_image_shows_waves_in_its_voxels_middles(turns):
+    """A wave within its band has there the value of the wave itself; one beyond is gone."""
+    fine = torch.arange(24.0)
+    middles = torch.arange(12) * 2 + 0.5
+
+    def wave(at, k):
+        a, b, c = (torch.polar(torch.ones_like(at), tau * q / 24 * at) for q in k)
+        return torch.einsum("x,y,z->xyz", a, b, c)[None]
+
+    torch.testing.assert_close(halved(wave(fine, turns)), wave(middles, turns), atol=2e-5, rtol=0)
+    beyond = (turns[0] + 12, turns[1], turns[2])
+    assert float(halved(wave(fine, beyond)).abs().max()) < 2e-5
+
+
+def test_a_smooth_field_survives_imaging_and_strong_sources_take_signal():
+    """Phase over the turn is the mean field, wraps and all; inside a steep field signal cancels."""
+    n = 32
+    x = torch.arange(2.0 * n) - n
+    r2 = x[:, None, None].square() + x[None, :, None].square() + x.square()
+    smooth = 0.8 * (-r2 / 600).exp()[None]  # up to six radians
+    none, all_of_it = torch.zeros_like(smooth), torch.ones_like(smooth, dtype=torch.bool)
+    mean = torch.nn.functional.avg_pool3d(smooth[:, None], 2)[:, 0]
+    draw = Draw(2)
+    seen, bright = imaged(draw, smooth, none, all_of_it, mean, (8.0, 8.001))
+    middle = (slice(None), *(slice(6, -6),) * 3)
+    assert float((seen - mean)[middle].abs().max()) < 0.02 * 0.8
+    steep = smooth + 0.2 * torch.where(r2 < 36, (x[:, None, None] + 1.5).sign(), 0.0)
+    mean = torch.nn.functional.avg_pool3d(steep[:, None], 2)[:, 0]
+    _, dark = imaged(Draw(2), steep, none, all_of_it, mean, (8.0, 8.001))
+    at = n // 2
+    assert float(dark[0, at - 1, at, at]) < 0.4 * float(bright[0, at - 1, at, at])
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_fields_from_images_are_near_the_mean_field(number):
+    """As far from it as scans of a digital head of 2 mm are, some tenth; weights follow the image."""
+    clean = replace(CLEAN, flat=0.0)
+    batch = replace(DATA, measurement=clean, residual=0.0, finer=1.0, imaged=1.0)(number)
+    means = replace(DATA, measurement=clean, residual=0.0, finer=1.0)(number)
+    assert torch.equal(batch.chi, means.chi)
+    assert torch.equal(batch.local, means.local)
+    off = demeaned(batch.field - batch.local, batch.support).flatten(1).norm(dim=1)
+    share = off / (batch.local * batch.support).flatten(1).norm(dim=1)
+    assert float(share.min()) > 0.02
+    assert float(share.max()) < 0.5
+    assert not torch.equal(batch.weight, means.weight)
+
+
+def test_strong_tissue_decays():
+    """To 1/e at 0.5 ppm of either sign."""
+    left = decayed(torch.tensor([0.0, 0.5, -0.5]).reshape(1, 1, 3))
+    assert left[0, 0].tolist() == pytest.approx([1, 0.3679, 0.3679], abs=1e-4)
 
 
 @pytest.mark.parametrize("voxel", [(1.0, 1.0, 1.0), (0.7, 1.0, 1.6)])
@@ -154,7 +225,7 @@ def test_noise_is_one_over_the_weight():
     draw = Draw(5)
     s = blob(draw, 4, (32, 32, 32))
     zero = torch.zeros(4, 32, 32, 32)
-    field, weight, size = Measurement((50, 50.001), (16, 16.001), 0.0, 0.0)(draw, zero, zero, s)
+    field, weight, size = Measurement((50, 50.001), (16, 16.001), 0.0, 0.0)(draw, zero, zero + 1, s)
     assert not field[~s].any()
     assert not weight[~s].any()
     assert float(weight.max()) == 1
@@ -168,7 +239,7 @@ def test_faults_are_whole_turns():
     draw = Draw(5)
     s = blob(draw, 4, (32, 32, 32))
     zero = torch.zeros(4, 32, 32, 32)
-    field, *_ = Measurement((1e7, 1.001e7), (10, 10.0001), 1.0, 0.0)(draw, zero, zero, s)
+    field, *_ = Measurement((1e7, 1.001e7), (10, 10.0001), 1.0, 0.0)(draw, zero, zero + 1, s)
     turns = field[s] * 10 / tau
     assert float((turns - turns.round()).abs().max()) < 1e-3
     assert 0 < float((turns.round() != 0).float().mean()) < 0.05

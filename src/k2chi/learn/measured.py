@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import tau
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 from torch.nn.functional import max_pool3d
 
@@ -74,6 +74,46 @@ def unit(f: Float[Tensor, "n x y z"], where: Bool[Tensor, "n x y z"]) -> Float[T
     return f / size.clamp_min(1e-9)
 
 
+def decayed(chi: Float[Tensor, "*n x y z"]) -> Float[Tensor, "*n x y z"]:
+    """Signal that is left at the echo: tissue of strong χ decays fast."""
+    return (-2.0 * chi.abs()).exp()
+
+
+def imaged(
+    draw: Draw,
+    field: Float[Tensor, "n X Y Z"],
+    chi: Float[Tensor, "n X Y Z"],
+    inside: Bool[Tensor, "n X Y Z"],
+    mean: Float[Tensor, "n x y z"],
+    rad_per_ppm: tuple[float, float],
+) -> tuple[Float[Tensor, "n x y z"], Float[Tensor, "n x y z"]]:
+    """Field [ppm] and magnitude as an image half as fine shows them, whose k-space a scanner cuts.
+
+    So the field near edges and strong sources is no mean over the voxel: signal weighs it, k-space that ends
+    rings. `mean` is that mean: phase is unwrapped onto it.
+    """
+    n, shape = field.shape[0], (field.shape[1], field.shape[2], field.shape[3])
+    turn = draw.log_uniform(n, 1, 1, 1, low=rad_per_ppm[0], high=rad_per_ppm[1])
+    grain = noise_field(draw, n, shape, 0.03, torch.full((n, 1, 1, 1), 2.5, device=draw.device))
+    signal = decayed(chi) * (0.3 * draw.uniform(n, 1, 1, 1) * grain).exp()
+    signal = torch.where(inside, signal, signal * draw.uniform(n, 1, 1, 1))  # bone is dark, fluid is not
+    image = halved(torch.polar(signal, turn * field))
+    off = (image * torch.polar(torch.ones_like(mean), -turn * mean)).angle() / turn
+    return mean + off, image.abs()
+
+
+def halved(x: Complex[Tensor, "n X Y Z"]) -> Complex[Tensor, "n x y z"]:
+    """The image whose voxels are two of `x` along each axis, from the inner half of its frequencies."""
+    for axis in SPACE:
+        m = x.shape[axis]
+        k = torch.fft.fft(x, dim=axis, norm="forward")
+        k = torch.cat([k.narrow(axis, 0, (m // 2 + 1) // 2), k.narrow(axis, m - m // 4, m // 4)], axis)
+        turns = torch.fft.fftfreq(m // 2, 1 / (m // 2), device=x.device) / (2 * m)  # voxels' middles
+        ramp = torch.polar(torch.ones_like(turns), tau * turns)
+        x = torch.fft.ifft(k * ramp.reshape([-1] + [1] * (-1 - axis)), dim=axis, norm="forward")
+    return x
+
+
 @dataclass(frozen=True)
 class Measurement:
     """How noise and faults come into the field."""
@@ -93,14 +133,14 @@ class Measurement:
         self,
         draw: Draw,
         field: Float[Tensor, "n x y z"],
-        chi: Float[Tensor, "n x y z"],
+        magnitude: Float[Tensor, "n x y z"],
         support: Bool[Tensor, "n x y z"],
     ) -> tuple[Float[Tensor, "n x y z"], Float[Tensor, "n x y z"], Float[Tensor, "n x y z"]]:
         """The field with noise and faults, its weight, and the noise's size; all zero outside the mask."""
         n = field.shape[0]
         shape: Size = (field.shape[1], field.shape[2], field.shape[3])
         sensitivity = noise_field(draw, n, shape, 0.03, torch.full((n, 1, 1, 1), 3.0, device=draw.device))
-        signal = (0.3 * draw.uniform(n, 1, 1, 1) * sensitivity).exp() * (-2.0 * chi.abs()).exp()
+        signal = (0.3 * draw.uniform(n, 1, 1, 1) * sensitivity).exp() * magnitude
         mask = worn(draw, support, self.worn)
         signal = torch.where(draw.happens(self.flat, n, 1, 1, 1), torch.ones_like(signal), signal) * mask
         signal = signal / signal.amax(SPACE, keepdim=True).clamp_min(1e-9)

@@ -104,15 +104,18 @@ RECIPES: dict[str, Recipe] = {
         _small(
             AdaptiveTVConfig(widths=(16, 32, 48)),
             replace(
-                CUBES, size=48, persons=3, finer=0.7,
+                CUBES, size=48, persons=3, finer=0.8, imaged=0.75,
                 measurement=replace(CUBES.measurement, snr=(10.0, 1000.0)),
             ),
         ),
         steps=4_000, learning_rate=1e-3, decay=1e-4, average=0.995, precision="bfloat16",
     ),
     "adaptive-tv-total-cpu": replace(
-        _small(AdaptiveTVConfig(total=True), replace(CUBES, size=48, total=True)),
-        steps=1_000, learning_rate=1e-3, decay=1e-4, average=0.99, precision="bfloat16",
+        _small(
+            AdaptiveTVConfig(widths=(16, 32, 48), total=True),
+            replace(CUBES, size=48, persons=3, total=True, finer=0.8, imaged=0.75),
+        ),
+        steps=2_400, learning_rate=1e-3, decay=1e-4, average=0.99, precision="bfloat16",
     ),
     "unrolled-cpu": _small(SMALL, CUBES),
     "deepqsm-cpu": _rival(DEEPQSM, replace(AXIAL_CUBES, size=48), steps=8_000, learning_rate=1e-3),

@@ -12,7 +12,7 @@ from k2chi.data import Grid, Size, Vector
 from k2chi.learn.anatomy import demeaned, fractal, noise_field, painted, scaled, strong_sources
 from k2chi.learn.batch import Batch, Draw
 from k2chi.learn.heads import pieces
-from k2chi.learn.measured import Measurement, blob, geometry, outside_field, two_fold
+from k2chi.learn.measured import Measurement, blob, decayed, geometry, imaged, outside_field, two_fold
 from k2chi.ops.dipole import dipole, dipole_kernel, fitting
 from k2chi.ops.fourier import crop_to, pad_to
 from k2chi.ops.linear import Linear
@@ -57,6 +57,8 @@ class Anything:
     finer: float = 0.0
     """Share of batches drawn, and their field made, on a grid twice as fine; then both are averaged over the
     voxels. As in a scan, no map of voxels then has exactly the field that is given."""
+    imaged: float = 0.0
+    """Share of those batches whose field is the phase of an image with k-space cut, in place of the mean."""
     measurement: Measurement = Measurement()
     """Noise and faults."""
 
@@ -90,10 +92,13 @@ class Anything:
         if parts == 1:
             local = crop_to(d(pad_to(chi, wide)), shape)
         else:
-            local = _averaged(dipole(fine, draw.device, pad=2)(chi), parts)
-            chi = _averaged(chi, parts)
+            sharp, found = dipole(fine, draw.device, pad=2)(chi), chi
+            local, chi = _averaged(sharp, parts), _averaged(chi, parts)
+        seen, magnitude = local, decayed(chi)
+        if parts > 1 and self.imaged and draw.number() < self.imaged:
+            seen, magnitude = imaged(draw, sharp, found, inside, local, self.measurement.rad_per_ppm)
         field, weight, noise = self.measurement(
-            draw, local + self._beyond(draw, d, wide, local, support), chi, support
+            draw, seen + self._beyond(draw, d, wide, local, support), magnitude, support
         )
         kernel = dipole_kernel(grid, shape, fitting(grid)).to(draw.device)
         return Batch(chi, field, local, weight, support, kernel, grid.voxel_mm, grid.b0_dir, noise)

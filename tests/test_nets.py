@@ -229,6 +229,19 @@ def test_half_precision_gradients_of_small_volumes_are_right():
         assert float((g - found[0]).norm() / found[0].norm()) < 0.3
 
 
+def test_half_precision_leaves_the_last_level_of_a_used_network_single():
+    """Or χ itself would be rounded; while learning, speed counts. χ is single precision in both."""
+    net = UNetConfig(8, levels=3, unit_ppm=0.03).build()
+    x = 0.05 * torch.randn(1, 16, 16, 16)
+    kinds = []
+    for level in (net.merge[-1], net.merge[0]):
+        level.register_forward_hook(lambda _, __, out: kinds.append(out.dtype))
+    for learning in (False, True):
+        with torch.set_grad_enabled(learning), torch.autocast("cpu", torch.bfloat16):
+            assert net(x, x).dtype == torch.float32
+    assert kinds == [torch.bfloat16, torch.float32, torch.bfloat16, torch.bfloat16]
+
+
 @pytest.mark.parametrize("size", [(1, 1, 1), (2, 2, 2), (2, 8, 3), (4, 4, 4), (6, 6, 6)])
 def test_weights_that_meet_only_zeros_change_nothing(size):
     """Volumes smaller than the kernel: the same map and gradients as a plain convolution of all weights."""

@@ -109,14 +109,17 @@ class UNet(nn.Module):
         across.pop()
         for up, merge in zip(self.up, self.merge, strict=True):
             x = self._through(merge, torch.cat([up(x), across.pop()], 1))
-        out: Tensor = self.last(x)[:, 0] * self.config.unit_ppm
+        with torch.autocast(x.device.type, enabled=False):
+            out: Tensor = self.last(x.float())[:, 0] * self.config.unit_ppm
         return out
 
     def _through(self, level: nn.Module, x: Float[Tensor, "n c x y z"]) -> Float[Tensor, "n d x y z"]:
         """The level; in single precision where a CPU's half-precision gradients are wrong: torch 2.13 leaves
-        them unset, often infinite, for kernels wider than the volume."""
-        if x.is_cpu and min(x.shape[-3:]) < self.config.kernel:
-            with torch.autocast("cpu", enabled=False):
+        them unset, often infinite, for kernels wider than the volume. So does the last level of a network
+        that is used, not taught: half precision would show in χ."""
+        wrong = x.is_cpu and min(x.shape[-3:]) < self.config.kernel
+        if wrong or (level is self.merge[-1] and not torch.is_grad_enabled()):
+            with torch.autocast(x.device.type, enabled=False):
                 out: Tensor = level(x.float())
         else:
             out = level(x)

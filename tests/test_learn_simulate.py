@@ -122,6 +122,34 @@ def test_a_smooth_field_survives_imaging_and_strong_sources_take_signal():
     assert float(dark[0, at - 1, at, at]) < 0.4 * float(bright[0, at - 1, at, at])
 
 
+def test_an_image_shows_a_fine_wave_where_the_mean_flattens_it():
+    """A wave of 4.8 voxels, of which the mean over two samples keeps 0.79; k-space keeps all of it."""
+    fine, middles = torch.arange(24.0), torch.arange(12) * 2 + 0.5
+    lines = [0.01 * torch.cos(tau * 5 / 24 * at) for at in (fine, middles)]
+    field, wave = (x.reshape(1, -1, 1, 1).expand(1, *(len(x),) * 3).contiguous() for x in lines)
+    mean = torch.nn.functional.avg_pool3d(field[:, None], 2)[:, 0]
+    everywhere = torch.ones_like(field, dtype=torch.bool)
+    seen, _ = imaged(Draw(4), field, torch.zeros_like(field), everywhere, mean, (8.0, 8.001))
+    assert float((seen - wave).norm()) < 0.7 * float((mean - wave).norm())
+
+
+def test_strong_tissue_is_dark_in_images_and_dark_voxels_weigh_little():
+    """0.5 ppm leaves 1/e of the signal; half the magnitude is half the weight and twice the noise."""
+    zero = torch.zeros(1, 16, 16, 16)
+    mean, everywhere = torch.zeros(1, 8, 8, 8), torch.ones_like(zero, dtype=torch.bool)
+    _, bright = imaged(Draw(1), zero, zero, everywhere, mean, (8.0, 9.0))
+    _, dark = imaged(Draw(1), zero, zero + 0.5, everywhere, mean, (8.0, 9.0))
+    torch.testing.assert_close(dark, bright * 0.36788, rtol=1e-4, atol=1e-6)
+    shaded = torch.ones(1, 16, 16, 16)
+    shaded[:, 8:] = 0.5
+    plain = replace(CLEAN, flat=0.0)
+    _, w, n = plain(Draw(1), zero, torch.ones_like(zero), everywhere)
+    _, w_shaded, n_shaded = plain(Draw(1), zero, shaded, everywhere)
+    for a, b, factor in ((w, w_shaded, 0.5), (n, n_shaded, 2.0)):
+        ratio = b / a
+        assert float(ratio[:, 8:].mean() / ratio[:, :8].mean()) == pytest.approx(factor, rel=1e-4)
+
+
 @pytest.mark.parametrize("number", range(4))
 def test_fields_from_images_are_near_the_mean_field(number):
     """As far from it as scans of a digital head of 2 mm are, some tenth; weights follow the image."""

@@ -75,6 +75,9 @@ CUBES = Anything(
     residual=0.05,
     measurement=Measurement(snr=(20.0, 1000.0), faults=0.05, worn=0.15, flat=0.4),
 )
+SCANNED = Anything(finer=0.8, imaged=0.75)
+"""As scans are: cubes whose field is that of their voxels' χ teach a trust that no scan earns."""
+SCANNED_CUBES = replace(CUBES, size=48, persons=3, finer=SCANNED.finer, imaged=SCANNED.imaged)
 AXIAL_CUBES = replace(CUBES, oblique=0.0, anisotropy=1.0, voxel_mm=(1.0, 1.0))
 
 
@@ -94,26 +97,25 @@ def _rival(network: NetworkConfig, data: Anything, steps: int, learning_rate: fl
 
 
 RECIPES: dict[str, Recipe] = {
-    "unrolled": _large(LARGE, Anything(size=48, batch=16)),
+    "unrolled": _large(LARGE, replace(SCANNED, size=48, batch=16)),
     "unrolled-total": _large(
-        replace(LARGE, total=True, start=25), Anything(size=64, batch=8, total=True)
+        replace(LARGE, total=True, start=25), replace(SCANNED, size=64, batch=8, total=True)
     ),
-    "adaptive-tv-large": _large(WIDE, Anything(size=64, batch=8)),
-    "adaptive-tv-total": _large(replace(WIDE, total=True), Anything(size=64, batch=8, total=True)),
+    "adaptive-tv-large": _large(WIDE, replace(SCANNED, size=64, batch=8)),
+    "adaptive-tv-total": _large(
+        replace(WIDE, total=True), replace(SCANNED, size=64, batch=8, total=True)
+    ),
     "adaptive-tv": replace(
         _small(
             AdaptiveTVConfig(widths=(16, 32, 48)),
-            replace(
-                CUBES, size=48, persons=3, finer=0.8, imaged=0.75,
-                measurement=replace(CUBES.measurement, snr=(10.0, 1000.0)),
-            ),
+            replace(SCANNED_CUBES, measurement=replace(CUBES.measurement, snr=(10.0, 1000.0))),
         ),
         steps=4_000, learning_rate=1e-3, decay=1e-4, average=0.995, precision="bfloat16",
     ),
     "adaptive-tv-total-cpu": replace(
         _small(
             AdaptiveTVConfig(widths=(16, 32, 48), total=True),
-            replace(CUBES, size=48, persons=3, total=True, finer=0.8, imaged=0.75),
+            replace(SCANNED_CUBES, total=True),
         ),
         steps=2_400, learning_rate=1e-3, decay=1e-4, average=0.99, precision="bfloat16",
     ),

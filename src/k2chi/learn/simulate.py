@@ -90,13 +90,15 @@ class Anything:
         chi = demeaned(chi + strong_sources(draw, n, small, fine.voxel_mm, vessels, self.strong), inside)
         d, wide = two_fold(grid, draw.device)
         if parts == 1:
-            local = crop_to(d(pad_to(chi, wide)), shape)
+            seen = local = crop_to(d(pad_to(chi, wide)), shape)
+            magnitude = decayed(chi)
         else:
-            sharp, found = dipole(fine, draw.device, pad=2)(chi), chi
+            sharp, small_chi = dipole(fine, draw.device, pad=2)(chi), chi
             local, chi = _averaged(sharp, parts), _averaged(chi, parts)
-        seen, magnitude = local, decayed(chi)
-        if parts > 1 and self.imaged and draw.number() < self.imaged:
-            seen, magnitude = imaged(draw, sharp, found, inside, local, self.measurement.rad_per_ppm)
+            seen, magnitude = local, decayed(chi)
+            if self.imaged and draw.number() < self.imaged:
+                turns = self.measurement.rad_per_ppm
+                seen, magnitude = imaged(draw, sharp, small_chi, inside, local, turns)
         field, weight, noise = self.measurement(
             draw, seen + self._beyond(draw, d, wide, local, support), magnitude, support
         )

@@ -146,6 +146,8 @@ def test_missing_weights_and_bad_settings_are_refused():
         Learned("nothing")(ball()[0])
     with pytest.raises(ValueError, match="at least 0"):
         Learned(refine=-1)
+    with pytest.raises(ValueError, match="most_voxels of at least a million"):
+        Learned(most_voxels=0)
 
 
 def test_voxels_it_never_saw_are_warned_of(file):

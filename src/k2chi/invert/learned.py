@@ -46,15 +46,17 @@ class Learned:
     """Compute the network's layers in bfloat16; the dipole operator stays in single precision."""
     openvino: bool = False
     """Run the layers by OpenVINO at full accuracy, on a CPU that has it installed."""
-    most_voxels: int = 30_000_000
-    """Larger volumes go through the layers in overlapping slabs, to save memory."""
+    most_voxels: int | None = None
+    """Larger volumes go through the layers in overlapping slabs, to save memory. Left out: as many as suit
+    the network."""
     parts: Size = (1, 1, 1)
     """Pieces of a voxel along each axis on which χ may differ, one of them 1, for networks that unroll total
     variation; others take no notice. For fields that are means over long or tilted voxels, as `SubvoxelTV`;
     from phase, background and all, they gained nothing. Time and memory grow with the pieces."""
 
     def __post_init__(self) -> None:
-        if (self.refine or 0) < 0 or self.most_voxels < 1_000_000:
+        least = 1_000_000
+        if (self.refine or 0) < 0 or (least if self.most_voxels is None else self.most_voxels) < least:
             raise ValueError("Learned needs refine of at least 0 and most_voxels of at least a million")
         refuse_parts(self.parts, "Learned")
 
@@ -74,7 +76,8 @@ class Learned:
         given, net = arranged(p, order), cast(Network, known.network)
         i, j, k = order
         given = replace(given, parts=(self.parts[i], self.parts[j], self.parts[k]))
-        run: Run = InSlabs(self.most_voxels, ByOpenVINO() if self.openvino else at_once)
+        most = self.most_voxels or known.card.network.most_voxels
+        run: Run = InSlabs(most, ByOpenVINO() if self.openvino else at_once)
         kind = p.ppm.device.type
         with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=self.half):
             answer = axial_invert(net, given, run) if net.axial else net.invert(given, run)

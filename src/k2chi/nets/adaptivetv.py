@@ -37,6 +37,8 @@ class AdaptiveTVConfig:
 
     refine: ClassVar[int] = 0
     """Steps on the data that its maps want: its own iterations fit them."""
+    most_voxels: ClassVar[int] = 30_000_000
+    """Larger volumes go through its layers in slabs; some 0.4 kB each."""
 
     rounds: int = 4
     """Looks of the guide."""

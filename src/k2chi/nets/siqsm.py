@@ -21,6 +21,8 @@ class SIQSMConfig:
 
     refine: ClassVar[int] = 8
     """Steps on the data that its maps want."""
+    most_voxels: ClassVar[int] = 12_000_000
+    """Larger volumes go through its layers in slabs; some 1.7 kB each."""
 
     width: int = 32
     """Features of the first level; the others are 2, 4, 8 and 16 times as wide."""
@@ -40,7 +42,8 @@ class Affine(nn.Module):
         self.shift = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Float[Tensor, "n c x y z"]) -> Float[Tensor, "n c x y z"]:
-        return x * self.scale[:, None, None, None] + self.shift[:, None, None, None]
+        scale, shift = (p[:, None, None, None] for p in (self.scale, self.shift))
+        return torch.addcmul(shift, x, scale)  # in one step: at full size a copy of all channels is gigabytes
 
 
 def _same(inside: int, out: int, dilation: int = 1) -> nn.Conv3d:
@@ -60,7 +63,7 @@ class Residual(nn.Module):
 
     def __init__(self, inside: int, f: int) -> None:
         super().__init__()
-        self.path = nn.Sequential(_same(inside, f), nn.LeakyReLU(SLOPE), _point(f, f // 2))
+        self.path = nn.Sequential(_same(inside, f), nn.LeakyReLU(SLOPE, inplace=True), _point(f, f // 2))
         self.affine = Affine(inside + f // 2)
 
     def forward(self, x: Float[Tensor, "n c x y z"]) -> Float[Tensor, "n d x y z"]:
@@ -87,7 +90,7 @@ class Down(nn.Module):
 
 def _chain(*layers: nn.Module) -> nn.Sequential:
     """Layers, each with a leaky rectifier behind it."""
-    return nn.Sequential(*(m for layer in layers for m in (layer, nn.LeakyReLU(SLOPE))))
+    return nn.Sequential(*(m for layer in layers for m in (layer, nn.LeakyReLU(SLOPE, inplace=True))))
 
 
 class SIQSM(nn.Module):

@@ -19,6 +19,8 @@ class UNetConfig:
 
     refine: ClassVar[int] = 8
     """Steps on the data that its maps want."""
+    most_voxels: ClassVar[int] = 30_000_000
+    """Larger volumes go through its layers in slabs; some 0.6 kB each."""
 
     width: int = 16
     """Channels of the first level."""

@@ -21,6 +21,8 @@ class UnrolledConfig:
 
     refine: ClassVar[int] = 8
     """Steps on the data that its maps want."""
+    most_voxels: ClassVar[int] = 30_000_000
+    """Larger volumes go through its layers in slabs; some 0.4 kB each."""
 
     steps: int = 4
     """Rounds of data consistency and regulariser."""

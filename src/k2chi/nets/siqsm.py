@@ -130,8 +130,8 @@ class SIQSM(nn.Module):
         """χ of fields whose size is a multiple of 16."""
         if any(n % DIVISOR for n in field.shape[-3:]):
             raise ValueError(f"SI-QSM needs sizes that divide by {DIVISOR}, not {tuple(field.shape[-3:])}")
-        phase, mask = self.phase(field[:, None]), self.mask(mask[:, None])
-        across, x = [phase], torch.cat([phase, mask], 1)
+        across = [self.phase(field[:, None])]  # the only one to hold it, so that it is freed when used up
+        x = torch.cat([across[0], self.mask(mask[:, None])], 1)
         for down, deepen in zip(self.down, self.deepen, strict=True):
             x = deepen(down(x))
             across.append(x)

@@ -607,13 +607,13 @@ class ComponentWise(TVSplit):
 
     def step(self, x):
         grad = gradient(self.grid)
-        v = grad(x) + self.s
-        self.s = torch.clamp(v, -self.threshold, self.threshold)
-        return grad.H(v - 2 * self.s)
+        self.v = grad(x) + self._dual
+        self._dual = torch.clamp(self.v, -self.threshold, self.threshold)
+        return grad.H(self.v - 2 * self._dual)
 
     def __init__(self, grid, threshold):
         super().__init__(grid, threshold)
-        self.grid = grid
+        self.grid, self._dual = grid, self.v
 
 
 @pytest.mark.shared

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from k2chi.data import Grid
 from k2chi.ops.box import Box, box_around
+from k2chi.ops.finite import differences, differences_adjoint
 from k2chi.ops.fourier import fast_size
 from k2chi.ops.shrink import TVSplit
 
@@ -159,7 +160,7 @@ def _elsewhere(split, x):
         def device(self):
             return torch.device("meta")
 
-    split.s = split.s.as_subclass(torch.Tensor)
+    split.v = split.v.as_subclass(torch.Tensor)
     return split.step(x.as_subclass(Other)).as_subclass(torch.Tensor)
 
 
@@ -172,3 +173,33 @@ def test_the_dual_never_exceeds_the_threshold_and_x_is_not_written():
         split.step(x)
     assert (split.s.norm(dim=0) <= t * (1 + 1e-5)).all()
     assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("relax", [1.0, 1.6])
+def test_relaxed_steps_are_the_formula(relax):
+    """v ← v + ρ (∇x − z) from the second step on; the first knows no z and is plain."""
+    draw, shape, edges = torch.Generator().manual_seed(9), (6, 7, 5), (0.7, 1.3, 2.1)
+    t = 1.5 * torch.rand(shape, generator=draw)
+    grid = Grid.of(shape, edges)
+    split, v, z = TVSplit(grid, t, relax), torch.zeros(3, *shape), torch.zeros(3, *shape)
+    for k in range(4):
+        x = torch.randn(shape, generator=draw)
+        got = split.step(x).clone()
+        v = v + (relax if k else 1.0) * (differences(x, edges) - z)
+        s = v * (t / v.norm(dim=0)).clamp_max(1)
+        z = v - s
+        torch.testing.assert_close(split.s, s, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(got, differences_adjoint(z - s, edges), atol=1e-4, rtol=1e-4)
+
+
+def test_a_new_weight_scales_the_dual_and_forgets_the_copy():
+    draw, shape = torch.Generator().manual_seed(10), (6, 7, 5)
+    t, u = torch.rand(shape, generator=draw), torch.rand(shape, generator=draw)
+    x, y = torch.randn(shape, generator=draw), torch.randn(shape, generator=draw)
+    split = TVSplit(Grid.of(shape), t, relax=1.7)
+    split.step(x)
+    s = split.s.clone()
+    split.again(u, 0.4)
+    torch.testing.assert_close(split.s, 0.4 * s)
+    got, (_, expected) = split.step(y), by_the_book(y.numpy(), 0.4 * s.numpy(), u.numpy(), (1.0, 1.0, 1.0))
+    np.testing.assert_allclose(got.numpy(), expected, atol=2e-5)

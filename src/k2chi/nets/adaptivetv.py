@@ -19,7 +19,7 @@ from k2chi.ops.finite import differences
 from k2chi.ops.fourier import SPACE
 from k2chi.ops.pieces import Division, Pieces
 from k2chi.ops.robust import trust
-from k2chi.ops.shrink import TVSplit, shrink_step
+from k2chi.ops.shrink import TVSplit
 
 LOOKS = 8
 """Volumes that the guide sees."""
@@ -163,7 +163,7 @@ class Splitting:
         self.field, self.dual = torch.zeros_like(self.f), torch.zeros_like(self.f)
         zero = torch.zeros_like(self.support[0])
         learning = torch.is_grad_enabled()
-        self.edges = [Steps(zero, self.grid) if learning else TVSplit(self.grid, zero) for _ in self.f]
+        self.edges = [TVSplit(self.grid, zero, differentiable=learning) for _ in self.f]
         self.mu: tuple[Tensor, ...] = ()
 
     def begin(self, tv: Tensor, data: Tensor, support: Tensor, edge: Float[Tensor, "n x y z"]) -> None:
@@ -173,9 +173,7 @@ class Splitting:
             self.outside = self.outside * (self.mu[2] / support)
         threshold = self.inner * edge
         for i, split in enumerate(self.edges):
-            split.threshold = threshold[i].contiguous()
-            if self.mu:
-                split.s = split.s * (self.mu[0] / tv)
+            split.again(threshold[i], self.mu[0] / tv if self.mu else 1.0)
         self.mu = (tv, data, support)
         self.divide = Division(self.pieces, support + tv * self.laplacian, data)
 
@@ -219,16 +217,3 @@ class Splitting:
             ],
             1,
         )  # fmt: skip
-
-
-class Steps:
-    """As `TVSplit`, in operations that gradients pass through."""
-
-    def __init__(self, threshold: Float[Tensor, "x y z"], grid: Grid) -> None:
-        self.threshold, self.voxel = threshold, grid.voxel_mm
-        self.s = torch.zeros((3, *threshold.shape)).to(threshold)
-
-    def step(self, x: Float[Tensor, "x y z"]) -> Float[Tensor, "x y z"]:
-        """Shrink, update the dual, and return ∇ᵀ(z − s)."""
-        self.s, out = shrink_step(x, self.s, self.threshold, self.voxel)
-        return out

@@ -44,6 +44,8 @@ class AdaptiveTVConfig:
     """Looks of the guide."""
     inner: int = 6
     """Iterations of alternating directions before each look."""
+    relax: float = 1.0
+    """Over-relaxation of all but the first of them; at least 1, below 2."""
     widths: tuple[int, ...] = (8, 16, 24)
     """Channels of the guide at full, half and quarter resolution."""
     depth: int = 1
@@ -58,6 +60,8 @@ class AdaptiveTVConfig:
     def __post_init__(self) -> None:
         if min(self.rounds, self.inner, self.start, *self.widths) < 1:
             raise ValueError("adaptive total variation needs at least one round, one iteration and one width")
+        if not 1 <= self.relax < 2:
+            raise ValueError(f"over-relaxation {self.relax} is out of range: choose 1 or more, below 2")
 
     def build(self) -> "AdaptiveTV":
         """The network with fresh weights: at first it is plain total variation."""
@@ -101,7 +105,8 @@ class AdaptiveTV(nn.Module):
         if beyond is not None:
             left = evenly_weighted(replace(given, field=given.field - given.d(beyond), parts=(1, 1, 1)))
         scale = left.scale()
-        state = Splitting(left.over(scale), tissue, torch.ones_like(s) if self.config.total else s)
+        room = torch.ones_like(s) if self.config.total else s
+        state = Splitting(left.over(scale), tissue, room, self.config.relax)
         s = state.support
         box = bounds(s)
         strength = torch.zeros_like(s)
@@ -144,7 +149,7 @@ class Splitting:
     """Where the alternating directions stand: χ, its field, and the scaled duals of the three splits."""
 
     def __init__(
-        self, given: Given, tissue: Float[Tensor, "n x y z"], room: Float[Tensor, "n x y z"]
+        self, given: Given, tissue: Float[Tensor, "n x y z"], room: Float[Tensor, "n x y z"], relax: float
     ) -> None:
         """Edges are counted within `tissue`; there are sources only in `room`."""
         self.f, self.w2, self.weight = given.field, given.weight.square(), given.weight
@@ -161,10 +166,13 @@ class Splitting:
         self.inner = faces(tissue)
         self.chi, self.outside = torch.zeros_like(self.support), torch.zeros_like(self.support)
         self.field, self.dual = torch.zeros_like(self.f), torch.zeros_like(self.f)
+        self.copies: tuple[Tensor, Tensor] | None = None
+        """Those of χ and of its field; none before the first step of a round, which is plain."""
         zero = torch.zeros_like(self.support[0])
         learning = torch.is_grad_enabled()
-        self.edges = [TVSplit(self.grid, zero, differentiable=learning) for _ in self.f]
+        self.edges = [TVSplit(self.grid, zero, relax, learning) for _ in self.f]
         self.mu: tuple[Tensor, ...] = ()
+        self.relax = relax
 
     def begin(self, tv: Tensor, data: Tensor, support: Tensor, edge: Float[Tensor, "n x y z"]) -> None:
         """Take new weights of the splits and new thresholds; duals are scaled, so they follow."""
@@ -174,18 +182,23 @@ class Splitting:
         threshold = self.inner * edge
         for i, split in enumerate(self.edges):
             split.again(threshold[i], self.mu[0] / tv if self.mu else 1.0)
-        self.mu = (tv, data, support)
+        self.mu, self.copies = (tv, data, support), None
         self.divide = Division(self.pieces, support + tv * self.laplacian, data)
 
     def step(self) -> None:
         """One iteration."""
         tv, data, support = self.mu
         rhs = tv * torch.stack([edge.step(x) for edge, x in zip(self.edges, self.chi, strict=True)])
-        self.outside = (self.outside + self.chi) * (1 - self.room)
-        rhs = rhs + support * (self.chi * self.room - self.outside)
-        v = self.field + self.dual
+        chi, field = self.chi, self.field
+        if self.copies is not None and self.relax != 1:
+            chi, field = (
+                self.relax * x + (1 - self.relax) * z for x, z in zip((chi, field), self.copies, strict=True)
+            )
+        self.outside = (self.outside + chi) * (1 - self.room)
+        rhs = rhs + support * (chi * self.room - self.outside)
+        v = field + self.dual
         z = v + self.w2 / (self.w2 + data) * (self.f - v)
-        self.dual = v - z
+        self.dual, self.copies = v - z, (chi * self.room, z)
         self.chi, self.field = self.divide(rhs, z - self.dual)
 
     def doubt(self) -> None:

@@ -38,6 +38,7 @@ SMALL = {
     "adaptive, own guides": AdaptiveTVConfig(2, 2, (4,), shared=False),
     "total": UnrolledConfig(2, (4, 6), 1, total=True, start=5),
     "adaptive total": AdaptiveTVConfig(2, 2, (4, 6), 1, total=True, start=5),
+    "adaptive, relaxed": AdaptiveTVConfig(2, 4, (4, 6), 1, relax=1.8),
 }
 every = pytest.mark.parametrize("config", SMALL.values(), ids=SMALL)
 
@@ -304,12 +305,29 @@ def test_before_it_has_learned_the_guide_leaves_total_variation_as_it_is():
     torch.testing.assert_close(chi, plain_tv(g, 3e-3 * 1.5, 1.5, 12), rtol=1e-3, atol=1e-6)
 
 
-def test_adaptive_steps_are_the_same_with_and_without_gradients():
+@pytest.mark.parametrize("relax", [1.0, 1.7])
+def test_adaptive_steps_are_the_same_with_and_without_gradients(relax):
     """Stencils in place for inference, operations on tensors for learning."""
-    network, g = taught(ADAPTIVE), given()
+    network, g = taught(replace(ADAPTIVE, relax=relax)), given()
     learning = network.invert(g).chi.detach()
     with torch.no_grad():
         torch.testing.assert_close(network.invert(g).chi, learning, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("total", [False, True])
+def test_relaxed_steps_arrive_sooner_at_the_same_map(total):
+    """Before the guide has learned: nearer to the end after as many iterations."""
+    g = given()
+
+    def after(iterations: int, relax: float) -> torch.Tensor:
+        config = AdaptiveTVConfig(1, iterations, (4,), total=total, start=20, relax=relax)
+        network = config.build().requires_grad_(False)
+        chi: torch.Tensor = network.invert(g).chi
+        return chi
+
+    end = after(1000, 1.0)
+    torch.testing.assert_close(after(600, 1.7), end, rtol=0, atol=0.01 * float(end.abs().max()))
+    assert (after(30, 1.7) - end).norm() < 0.95 * (after(30, 1.0) - end).norm()
 
 
 def test_a_scene_twice_as_large_in_voxels_twice_as_large_has_the_same_map():
@@ -384,7 +402,7 @@ def test_dim_weights_leave_the_map_of_a_total_field():
 def test_new_weights_of_the_splits_leave_the_multipliers_as_they_are():
     """Weight times scaled dual is the multiplier of a split, which a new weight must not move."""
     g = given()
-    state = Splitting(g, g.support, g.support)
+    state = Splitting(g, g.support, g.support, 1.0)
 
     def multipliers():
         tv, data, support = state.mu

@@ -44,8 +44,6 @@ class AdaptiveTVConfig:
     """Looks of the guide."""
     inner: int = 6
     """Iterations of alternating directions before each look."""
-    relax: float = 1.0
-    """Over-relaxation of all but the first of them; at least 1, below 2."""
     widths: tuple[int, ...] = (8, 16, 24)
     """Channels of the guide at full, half and quarter resolution."""
     depth: int = 1
@@ -56,6 +54,8 @@ class AdaptiveTVConfig:
     """True for networks that take the total field and explain the background by sources outside."""
     start: int = 30
     """Conjugate-gradient steps of the background's first guess, with `total`."""
+    relax: float = 1.0
+    """Over-relaxation of all iterations but a round's first; at least 1, below 2."""
 
     def __post_init__(self) -> None:
         if min(self.rounds, self.inner, self.start, *self.widths) < 1:

@@ -9,6 +9,8 @@ from k2chi.data import Field, Grid, Scan
 from k2chi.joint import TotalFieldTV
 from k2chi.joint.totalfield import trust
 from k2chi.ops.box import faces, grown
+from k2chi.ops.dipole import dipole
+from k2chi.ops.finite import gradient, laplacian_symbol
 from k2chi.phantom import Sphere
 
 SCAN = Scan((0.01, 0.02), 3.0)
@@ -95,6 +97,31 @@ def test_where_nothing_is_wrong_nothing_is_doubted_for_long():
     chi = replace(METHOD, iterations=150, tolerance=0.0)(field)
     off = (chi.ppm - source)[field.mask].std() / source[field.mask].std()
     assert off < 0.3
+
+
+def test_five_iterations_are_the_over_relaxed_formula(monkeypatch):
+    """Each split by the book: its copy z, its dual s, and ρKχ + (1 − ρ)z in place of Kχ, first step plain."""
+    monkeypatch.setattr("k2chi.joint.totalfield.cg", lambda _, b, **more: torch.zeros_like(b))
+    field, _ = scene(GRID)
+    method = replace(METHOD, iterations=5, tolerance=0.0, outlier=0.0, relax=1.6)
+    got = method.solve(field)
+    grid = got.box.grid(field.grid)
+    d, nabla, mask = dipole(grid), gradient(grid), got.box.take(field.mask)
+    f = got.box.take(torch.where(field.mask, field.ppm, 0))
+    f = torch.where(mask, f - f[mask].mean(), 0)
+    limit = method.edge_ppm_per_mm * faces(grown(mask, method.gap_mm, grid.voxel_mm))
+    mu1, mu2, mu3 = method.alpha / method.edge_ppm_per_mm, method.mu_data, 1e-4
+    inverse = 1 / (mu1 * laplacian_symbol(grid.shape, grid.voxel_mm) + mu2 * got.kernel**2 + mu3)
+    chi = s1 = s2 = z1 = z2 = torch.zeros_like(f)
+    for k in range(5):
+        rho = method.relax if k else 1.0
+        v1, v2 = rho * nabla(chi) + (1 - rho) * z1 + s1, rho * d(chi) + (1 - rho) * z2 + s2
+        s1 = v1 * (limit / v1.norm(dim=0).clamp_min(1e-30)).clamp_max(1)
+        z1, z2 = v1 - s1, torch.where(mask, (f + mu2 * v2) / (1 + mu2), v2)
+        s2 = v2 - z2
+        right = mu1 * nabla.H(z1 - s1) + mu2 * d.H(z2 - s2) + mu3 * chi
+        chi = torch.fft.irfftn(torch.fft.rfftn(right) * inverse, s=grid.shape)
+    torch.testing.assert_close(got.ppm, chi, rtol=1e-3, atol=1e-4 * float(chi.abs().max()))
 
 
 @pytest.mark.parametrize("setting", [{"relax": 1.0}, {"mu_data": 0.03}, {"edge_ppm_per_mm": 0.3}])

@@ -416,3 +416,21 @@ def test_new_weights_of_the_splits_leave_the_multipliers_as_they_are():
     for one, other in zip(before, multipliers(), strict=True):
         assert one.abs().max() > 0
         torch.testing.assert_close(other, one)
+
+
+def test_the_first_step_of_a_round_is_plain():
+    """Copies made with other weights must not be relaxed against."""
+    g, maps = given(), []
+    for relax in (1.7, 1.0):
+        state = Splitting(g, g.support, g.support, 1.7)
+        for edge in (0.02, 0.05):
+            state.begin(*torch.tensor([3e-3, 0.1, 0.01]), torch.full_like(g.field, edge))
+            if edge == 0.02:
+                for _ in range(3):
+                    state.step()
+        state.relax = relax
+        for split in state.edges:
+            split.relax = relax
+        state.step()
+        maps.append(state.chi)
+    torch.testing.assert_close(maps[0], maps[1])

@@ -114,7 +114,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "adaptive-tv-total-cpu": replace(
         _small(
-            AdaptiveTVConfig(widths=(16, 32, 48), total=True),
+            AdaptiveTVConfig(inner=8, relax=1.8, widths=(16, 32, 48), total=True),
             replace(SCANNED_CUBES, total=True),
         ),
         steps=2_400, learning_rate=1e-3, decay=1e-4, average=0.99, precision="bfloat16",

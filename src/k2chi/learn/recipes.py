@@ -103,7 +103,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "adaptive-tv-large": _large(WIDE, replace(SCANNED, size=64, batch=8)),
     "adaptive-tv-total": _large(
-        replace(WIDE, total=True), replace(SCANNED, size=64, batch=8, total=True)
+        replace(WIDE, total=True, relax=1.8), replace(SCANNED, size=64, batch=8, total=True)
     ),
     "adaptive-tv": replace(
         _small(

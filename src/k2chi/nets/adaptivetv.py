@@ -167,7 +167,7 @@ class Splitting:
         self.chi, self.outside = torch.zeros_like(self.support), torch.zeros_like(self.support)
         self.field, self.dual = torch.zeros_like(self.f), torch.zeros_like(self.f)
         self.copies: tuple[Tensor, Tensor] | None = None
-        """Those of χ and of its field; none before the first step of a round, which is plain."""
+        """Those of χ and of its field; none before a plain step, as a round's first is."""
         zero = torch.zeros_like(self.support[0])
         learning = torch.is_grad_enabled()
         self.edges = [TVSplit(self.grid, zero, relax, learning) for _ in self.f]
@@ -190,7 +190,7 @@ class Splitting:
         tv, data, support = self.mu
         rhs = tv * torch.stack([edge.step(x) for edge, x in zip(self.edges, self.chi, strict=True)])
         chi, field = self.chi, self.field
-        if self.copies is not None and self.relax != 1:
+        if self.copies is not None:
             chi, field = (
                 self.relax * x + (1 - self.relax) * z for x, z in zip((chi, field), self.copies, strict=True)
             )
@@ -198,7 +198,8 @@ class Splitting:
         rhs = rhs + support * (chi * self.room - self.outside)
         v = field + self.dual
         z = v + self.w2 / (self.w2 + data) * (self.f - v)
-        self.dual, self.copies = v - z, (chi * self.room, z)
+        self.dual = v - z
+        self.copies = (chi * self.room, z) if self.relax != 1 else None
         self.chi, self.field = self.divide(rhs, z - self.dual)
 
     def doubt(self) -> None:
